@@ -1,0 +1,97 @@
+"""Checks of what comes in: each says what was expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def check_points(x: Tensor, *, dim: int = 2, dtype: torch.dtype | None = None) -> Tensor:
+    """Return ``x`` if it is a batch of finite points.
+
+    Args:
+        x: points of shape (B, dim), B ≥ 1.
+        dim: the number of coordinates.
+        dtype: the dtype expected; None allows any floating dtype.
+
+    Raises:
+        TypeError: not a tensor, or the wrong dtype.
+        ValueError: wrong shape, an empty batch, NaN or infinite coordinates.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"points must be a torch.Tensor of shape (B, {dim}), got {type(x).__name__}")
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise ValueError(f"points must have shape (B, {dim}), got {tuple(x.shape)}")
+    if x.shape[0] == 0:
+        raise ValueError(f"points must hold at least one row, got an empty batch {tuple(x.shape)}")
+    if dtype is None and not x.is_floating_point():
+        raise TypeError(f"points must have a floating dtype, got {x.dtype}")
+    if dtype is not None and x.dtype != dtype:
+        raise TypeError(f"points must have dtype {dtype} like the model, got {x.dtype}")
+    finite = x.isfinite().all(dim=1)
+    if not finite.all():
+        bad = int((~finite).sum())
+        first = int((~finite).nonzero()[0])
+        raise ValueError(
+            f"points must be finite, got {bad} of {len(x)} rows with NaN or infinity, "
+            f"the first at row {first}"
+        )
+    return x
+
+
+def check_labels(label: Tensor, *, classes: int, batch: int) -> Tensor:
+    """Return ``label`` if it is one class index in 0 … classes−1 for each point of the batch.
+
+    Raises:
+        TypeError: not a tensor of integers.
+        ValueError: wrong shape, or a label out of range.
+    """
+    if not isinstance(label, Tensor) or label.dtype != torch.int64:
+        got = label.dtype if isinstance(label, Tensor) else type(label).__name__
+        raise TypeError(f"labels must be a torch.int64 tensor, got {got}")
+    if label.shape != (batch,):
+        raise ValueError(f"labels must have shape ({batch},), got {tuple(label.shape)}")
+    if label.numel() and not (0 <= int(label.min()) and int(label.max()) < classes):
+        raise ValueError(
+            f"labels must lie in 0 … {classes - 1}, got {int(label.min())} … {int(label.max())}"
+        )
+    return label
+
+
+def check_count(name: str, value: int, *, least: int = 1) -> int:
+    """Return ``value`` if it is a whole number ≥ ``least``.
+
+    Raises:
+        TypeError: not a whole number.
+        ValueError: too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return ``value`` if it is a finite number > 0.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+    return value
+
+
+def check_option(name: str, value: str, options: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``options``.
+
+    Raises:
+        ValueError: otherwise, listing the options.
+    """
+    known = list(options)
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+    return value

@@ -1,0 +1,93 @@
+"""The square [−1, 1]² with five radial classes.
+
+    class of x:  0 if |x| < ¼, 1 if |x| < ½, 2 if |x| < ¾, 3 if |x| < 1, else 4 (the corners)
+
+    uniform:   p(x) = 1/4,                      p(x | c) = 1/area(c)
+    by class:  p(x) = 1/(5·area(c(x))),         the classes drawn equally often
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from course_utils.checks import check_option
+from course_utils.data.plane import PlaneData, uniform
+
+RADII = torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+AREAS = torch.cat([torch.pi * RADII**2, torch.tensor([4.0])]).diff(prepend=torch.zeros(1))
+
+
+class Square(PlaneData):
+    """The square, left in raw coordinates by default.
+
+    Args:
+        law: "uniform" (on the square) or "by class" (the five classes equally likely).
+        standardized: z-score with the law's own mean and standard deviation.
+
+    Raises:
+        ValueError: an unknown law.
+    """
+
+    classes = 5
+    LAWS = ("uniform", "by class")
+
+    def __init__(self, law: str = "uniform", standardized: bool = False) -> None:
+        self.law = check_option("law", law, self.LAWS)
+        super().__init__(standardized)
+
+    def _weights(self) -> Tensor:
+        """Probability of each class, shape (5,)."""
+        return AREAS / 4 if self.law == "uniform" else torch.full_like(AREAS, 1 / 5)
+
+    def _draw(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        if self.law == "uniform":
+            raw = _uniform_square(n, generator)
+            return raw, _class_of(raw)
+        label = torch.randint(self.classes, (n,), generator=generator)
+        return _draw_in_class(label, generator), label
+
+    def _log_density(self, raw: Tensor, label: Tensor | None) -> Tensor:
+        own = _class_of(raw)
+        inside = raw.abs().amax(1) <= 1 + 1e-6  # float32 rounding allowed for
+        density = inside / AREAS[own]
+        if label is not None:
+            return (density * (own == label)).log()
+        return (density * self._weights()[own]).log()
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        # E|x|² in a class between radii a and b is (a² + b²)/2; the square's own is 2/3
+        edges = torch.cat([torch.zeros(1), RADII])
+        second = (edges[:-1] ** 2 + edges[1:] ** 2) / 2
+        corner = (4 * 2 / 3 - (AREAS[:-1] * second).sum()) / AREAS[-1]
+        per_axis = (self._weights() * torch.cat([second, corner[None]])).sum() / 2
+        return torch.zeros(2, dtype=torch.float64), per_axis.sqrt().expand(2)
+
+    def _entropy(self, given_label: bool) -> float:
+        w = self._weights()
+        if given_label:
+            return float((w * AREAS.log()).sum())
+        return float((w * (AREAS / w).log()).sum())
+
+
+def _uniform_square(n: int, generator: torch.Generator | None) -> Tensor:
+    """n points uniform on [−1, 1)², shape (n, 2)."""
+    return 2 * uniform(2 * n, generator).view(n, 2) - 1
+
+
+def _class_of(raw: Tensor) -> Tensor:
+    """Radial class of each point, shape (B,)."""
+    return torch.bucketize(raw.norm(dim=1), RADII, right=True)
+
+
+def _draw_in_class(label: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One uniform point in the class of each label: discs by radius, corners by rejection."""
+    edges = torch.cat([torch.zeros(1), RADII, torch.ones(1)]) ** 2  # squared radii
+    u, angle = uniform(len(label), generator), 2 * torch.pi * uniform(len(label), generator)
+    radius = (edges[label] + u * (edges[label + 1] - edges[label])).sqrt()
+    raw = radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
+    corner = label == len(RADII)
+    while corner.any():
+        raw[corner] = _uniform_square(int(corner.sum()), generator)
+        corner = corner & (_class_of(raw) != label)
+    return raw
