@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("en", "he")
 RTL_OPEN = '<div dir="rtl" lang="he">'
 RTL_CLOSE = "</div>"
@@ -32,8 +34,8 @@ def unwrap(source: str) -> str:
     """
     text = source.strip()
     if not (text.startswith(RTL_OPEN) and text.endswith(RTL_CLOSE)):
-        start = text[:40]
-        raise ValueError(f"a Hebrew cell must be wrapped in {RTL_OPEN} … {RTL_CLOSE}, got {start!r}")
+        wanted = f"{RTL_OPEN} … {RTL_CLOSE}"
+        raise ValueError(f"a Hebrew cell must be wrapped in {wanted}, got {text[:40]!r}")
     return text[len(RTL_OPEN) : -len(RTL_CLOSE)].strip()
 
 
@@ -43,7 +45,8 @@ def cell_language(cell: dict[str, Any]) -> str | None:
         return None
     language = cell.get("metadata", {}).get("lang")
     if language not in LANGUAGES:
-        raise ValueError(f"metadata.lang of a markdown cell must be one of {LANGUAGES}, got {language!r}")
+        wanted = " or ".join(map(repr, LANGUAGES))
+        raise ValueError(f"metadata.lang of a markdown cell must be {wanted}, got {language!r}")
     return language
 
 
@@ -59,3 +62,14 @@ def page_blocks(text: str) -> list[tuple[str, str]]:
         language, start = mark["lang"], match.end()
     blocks.append((language, text[start:].strip()))
     return [(lang, block) for lang, block in blocks if block]
+
+
+def notebook_paths(folder: Path = ROOT / "notebooks") -> list[Path]:
+    """Every notebook below ``folder``, without Jupyter's checkpoints."""
+    found = sorted(folder.rglob("*.ipynb"))
+    return [path for path in found if ".ipynb_checkpoints" not in path.parts]
+
+
+def page_paths(folder: Path = ROOT / "book") -> list[Path]:
+    """Every prose page of ``folder``."""
+    return sorted(folder.glob("*.md"))

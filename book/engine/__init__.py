@@ -1,0 +1,36 @@
+"""The site engine: one source, two editions, no scripts that a page does not use.
+
+A Sphinx extension, loaded by ``_config.yml``. Each module does one thing:
+
+* ``reader``    notebooks: picks one language, takes live figures out of widget outputs
+* ``pages``     prose pages, section ids, the template's words, the finishing of the HTML
+* ``katex``     formulas, rendered while the book is built
+* ``frontend``  Node, npm packages, the stylesheet and the scripts
+* ``search``    Hebrew search that sees through prefix letters
+* ``results``   the ``{claims}`` directive
+* ``strings``   the Hebrew words of the site
+* ``build``     both editions and the page that chooses between them
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+BOOK = Path(__file__).resolve().parent.parent
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register everything with Sphinx."""
+    from engine import frontend, katex, pages, reader, results, search, strings
+
+    app.add_html_theme("companion", str(BOOK / "templates"))
+    # The address of the other edition's root, relative to this one's; empty: there is none.
+    app.add_config_value("edition_sibling", "", "html", str)
+    # jupyter-book sets this for an extension that the book does not load.
+    app.add_config_value("comments_config", {}, "", dict)
+    for module in (strings, frontend, katex, reader, pages, search, results):
+        module.register(app)
+    return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}

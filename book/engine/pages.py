@@ -1,0 +1,140 @@
+"""Pages: one language of each prose page, section ids, and the finishing of the HTML."""
+
+from __future__ import annotations
+
+import html
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.util.osutil import relative_uri
+
+from engine import frontend
+from engine.pairs import page_blocks
+from engine.strings import hebrew, translate
+
+DIRECTIONS = {"en": "ltr", "he": "rtl"}
+_TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
+_CLAIM_LINE = re.compile(r"(^|<span></span>)✓ (.*?)(?=</pre>|$)", re.MULTILINE)
+_STREAM = re.compile(r'<div class="output stream.*?</pre>', re.DOTALL)
+_IMAGE = re.compile(r'<img\b([^>]*?)\bsrc="([^"]+)"([^>]*?)/?>')
+_LIVE = re.compile(r'<div class="live" data-live="([^"]+)"')
+_CURRENT = '<a class="current reference internal" href="#">'
+
+
+def _pick_language(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Keep the blocks of this edition's language (prose pages only)."""
+    if app.env.doc2path(docname).endswith(".md"):
+        blocks = page_blocks(source[0])
+        source[0] = "\n\n".join(text for lang, text in blocks if lang == app.config.language)
+
+
+class SectionIds(SphinxTransform):
+    """Put an id first that is the same in both editions: the label, else the place on the page.
+
+    Ids made from titles differ between languages; they stay, in second place.
+    """
+
+    default_priority = 300  # after labels have reached their sections
+
+    def apply(self, **kwargs: Any) -> None:
+        for number, section in enumerate(self.document.findall(nodes.section)):
+            labels = [
+                self.document.nameids[name]
+                for name in section["names"]
+                if self.document.nametypes.get(name) and self.document.nameids.get(name)
+            ]
+            if labels:
+                stable = labels[0]
+            else:
+                stable = f"part-{number}"
+                self.document.ids[stable] = section
+            section["ids"] = [stable, *(one for one in section["ids"] if one != stable)]
+
+
+def png_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a PNG file; None for another kind of file."""
+    with path.open("rb") as file:
+        head = file.read(24)
+    if head[:8] != b"\x89PNG\r\n\x1a\n":
+        return None
+    width, height = struct.unpack(">II", head[16:24])
+    return width, height
+
+
+def _finish_image(app: Sphinx, found: re.Match[str]) -> str:
+    """Tell the browser the size of an image, so that the page does not jump."""
+    before, address, after = found.groups()
+    rest = before + after
+    path = Path(app.outdir) / "_images" / Path(address).name
+    original = next((src for src, (_, name) in app.env.images.items() if name == path.name), None)
+    size = None
+    if original and "width=" not in rest:
+        size = png_size(Path(app.srcdir) / original)
+    dimensions = f' width="{size[0]}" height="{size[1]}"' if size else ""
+    return f'<img{before}src="{address}"{after.rstrip()}{dimensions} loading="lazy" decoding="async" />'
+
+
+def _mark_claims(found: re.Match[str]) -> str:
+    marked = r'\1<span class="claim"><span class="tick">✓</span> \2</span>'
+    return _CLAIM_LINE.sub(marked, found.group())
+
+
+def finish(app: Sphinx, body: str) -> str:
+    """What Sphinx's writer cannot say: scrolling tables, claim lines, sizes of images."""
+    language = app.config.language
+    label = html.escape(translate("Table", language))
+    body = _TABLE.sub(
+        lambda found: f'<div class="scroll" role="group" aria-label="{label}">{found.group()}</div>',
+        body,
+    )
+    body = _STREAM.sub(_mark_claims, body)
+    body = _IMAGE.sub(lambda found: _finish_image(app, found), body)
+    hidden = 'aria-label="Toggle hidden content"'
+    return body.replace(
+        hidden, f'aria-label="{html.escape(translate("Toggle hidden content", language))}"'
+    )
+
+
+def _complete_context(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document
+) -> None:
+    language = app.config.language
+    context["dir"] = DIRECTIONS[language]
+    context["t"] = lambda word: translate(word, language)
+    context["version_of"] = lambda name: frontend.version(app, name)
+    context["search_words"] = hebrew()["search"] if language == "he" else {}
+    toctree = context["toctree"]
+    context["contents"] = toctree(collapse=False, includehidden=True, titles_only=True).replace(
+        _CURRENT, '<a class="current reference internal" aria-current="page" href="#">'
+    )
+    context["sibling"] = ""
+    if app.config.edition_sibling:
+        here = app.builder.get_target_uri(pagename)
+        up = relative_uri(here, "")
+        context["sibling"] = f"{'' if up == './' else up}{app.config.edition_sibling}/{here}"
+    if context.get("body"):
+        context["body"] = finish(app, context["body"])
+    live = set(_LIVE.findall(context.get("body", "")))
+    context["live"] = bool(live)
+    context["live_styles"] = [
+        path.name for path in frontend.live_modules(app) if path.suffix == ".css" and path.stem in live
+    ]
+
+
+def _translate_prompts(app: Sphinx) -> None:
+    """The words above folded code, which MyST-NB takes from the configuration."""
+    for name in ("nb_code_prompt_show", "nb_code_prompt_hide"):
+        app.config[name] = translate(app.config[name], app.config.language)
+
+
+def register(app: Sphinx) -> None:
+    """Connect the steps that pages go through."""
+    app.connect("builder-inited", _translate_prompts, priority=400)  # before MyST-NB looks
+    app.connect("source-read", _pick_language)
+    app.add_transform(SectionIds)
+    app.connect("html-page-context", _complete_context)

@@ -1,0 +1,119 @@
+"""Reads a notebook for one edition.
+
+A notebook holds both languages (see ``engine.pairs``). The reader keeps one: it drops the other's
+markdown cells, unwraps the Hebrew ones, and gives each figure the caption and the alternative
+text of the edition. Where an output carries a live figure, it drops the widget that only a
+running kernel can serve and puts the figure's state into a file beside the page.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from sphinx.application import Sphinx
+
+from engine.pairs import cell_language, unwrap
+from engine.strings import translate
+
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_LIVE = re.compile(r'<div[^>]*\bclass="live"[^>]*>')
+_ATTRIBUTE = re.compile(r'\bdata-(live|state)="([^"]*)"')
+_STATE_NAME = re.compile(r"[\w-]+(/[\w-]+)*")
+
+_states = Path()  # the folder that takes the states of live figures; set by each build
+
+
+def states_folder(app: Sphinx) -> Path:
+    """Where a build keeps the states: beside the read pages, since they come from reading."""
+    return Path(app.doctreedir) / "live"
+
+
+def read_notebook(text: str, lang: str) -> nbformat.NotebookNode:
+    """The notebook in ``text`` with the cells of one language. For ``nb_custom_formats``."""
+    notebook = nbformat.reads(text, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    cells = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            _localise_figure(cell, lang)
+            cell.outputs = [_without_widget(output, lang) for output in cell.outputs]
+        elif (language := cell_language(cell)) is not None:
+            if language != lang:
+                continue
+            if language == "he":
+                cell.source = unwrap(cell.source)
+        cells.append(cell)
+    notebook.cells = cells
+    return notebook
+
+
+def _localise_figure(cell: nbformat.NotebookNode, lang: str) -> None:
+    figure = cell.metadata.get("figure")
+    if not figure:
+        return
+    settings: dict[str, Any] = cell.metadata.setdefault("mystnb", {})
+    caption = (figure.get("caption") or {}).get(lang)
+    if caption:
+        settings["figure"] = {"caption": caption}
+        if figure.get("name"):
+            settings["figure"]["name"] = figure["name"]
+    alt = (figure.get("alt") or {}).get(lang)
+    if alt:
+        settings["image"] = {**settings.get("image", {}), "alt": alt}
+
+
+def _without_widget(output: nbformat.NotebookNode, lang: str) -> nbformat.NotebookNode:
+    data = output.get("data")
+    if not data or "text/html" not in data:
+        return output
+    data.pop(_WIDGET, None)
+    live = _LIVE.search(data["text/html"])
+    if live:
+        state = output.get("metadata", {}).pop("text/html", {}).get("state", {})
+        output["data"] = nbformat.from_dict({"text/html": live_figure(live.group(), state, lang)})
+    return output
+
+
+def live_figure(tag: str, state: dict[str, Any], lang: str) -> str:
+    """The place of a live figure on the page; its state goes into a file."""
+    attributes = dict(_ATTRIBUTE.findall(tag))
+    for key in ("live", "state"):
+        if not _STATE_NAME.fullmatch(attributes.get(key, "")):
+            raise ValueError(f"a live figure needs data-{key} made of words and slashes, got {tag}")
+    path = _states / f"{attributes['state']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+    waiting = html.escape(translate("Interactive figure", lang))
+    failed = html.escape(translate("It could not be loaded.", lang))
+    no_script = html.escape(translate("It needs JavaScript.", lang))
+    return (
+        f'<div class="live" data-live="{attributes["live"]}" data-state="{attributes["state"]}"'
+        f' data-failed="{failed}"><p class="live-waiting">{waiting}'
+        f"<noscript> {no_script}</noscript></p></div>"
+    )
+
+
+def _keep_states(app: Sphinx) -> None:
+    global _states
+    _states = states_folder(app)
+
+
+def _publish_states(app: Sphinx, exception: Exception | None) -> None:
+    if exception is not None or app.builder.format != "html":
+        return
+    source = states_folder(app)
+    for path in sorted(source.rglob("*.json")):
+        target = Path(app.outdir) / "_static" / "live" / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+
+
+def register(app: Sphinx) -> None:
+    """Keep the states of live figures with the pages they came from."""
+    app.connect("builder-inited", _keep_states)
+    app.connect("build-finished", _publish_states)

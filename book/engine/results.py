@@ -1,0 +1,153 @@
+"""The ``{claims}`` directive: every claim that the committed notebooks printed.
+
+A claim is a line ``✓ NF1 what is claimed (measured 0.031)`` of a cell's printed output. The
+Hebrew wording of a cell's claims stands in its ``metadata.claims.he``, in the order of the lines.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+from engine.pairs import cell_language, unwrap
+from engine.strings import translate
+
+LOGGER = logging.getLogger(__name__)
+
+CLAIM = re.compile(r"^✓ ([A-Z]+\d+[a-z]?) (.+?) \(measured (.+)\)$", re.MULTILINE)
+_TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: its question, what it says, what was measured."""
+
+    question: str
+    text: str
+    measured: str
+
+
+def printed(cell: dict[str, Any]) -> str:
+    """What a code cell printed."""
+    outputs = (o for o in cell.get("outputs", []) if o.get("name") == "stdout")
+    return "".join("".join(output["text"]) for output in outputs)
+
+
+def claims_of(cell: dict[str, Any], language: str) -> list[Claim]:
+    """The claims of one code cell, worded in ``language``.
+
+    Raises:
+        ValueError: if the cell has Hebrew wordings, but not one for each claim.
+    """
+    claims = [Claim(*found) for found in CLAIM.findall(printed(cell))]
+    if language == "en" or not claims:
+        return claims
+    worded = cell["metadata"].get("claims", {}).get(language, [])
+    if len(worded) != len(claims):
+        raise ValueError(
+            f"a cell prints {len(claims)} claims ({claims[0].question} …) but its metadata.claims"
+            f" has {len(worded)} in {language!r}"
+        )
+    pairs = zip(claims, worded, strict=True)
+    return [Claim(claim.question, str(text), claim.measured) for claim, text in pairs]
+
+
+def title_of(notebook: dict[str, Any], language: str) -> str:
+    """The text of the first heading in ``language``."""
+    for cell in notebook["cells"]:
+        if cell_language(cell) == language:
+            source = "".join(cell["source"])
+            found = _TITLE.search(unwrap(source) if language == "he" else source)
+            if found:
+                return found.group(1).strip()
+    raise ValueError(f"the notebook has no title in {language!r}")
+
+
+class Claims(SphinxDirective):
+    """One table of claims for each notebook of the book."""
+
+    def run(self) -> list[nodes.Node]:
+        language = self.config.language
+        result: list[nodes.Node] = []
+        for docname in self.config.external_site_map:  # in the order of _toc.yml
+            path = Path(self.env.doc2path(docname))
+            if path.suffix == ".ipynb":
+                self.env.note_dependency(str(path))
+                result += self._section(docname, json.loads(path.read_text(encoding="utf-8")))
+        if not result:
+            none = translate("There are no claims yet: no chapter prints one.", language)
+            result.append(nodes.paragraph("", none))
+        return result
+
+    def _section(self, docname: str, notebook: dict[str, Any]) -> list[nodes.Node]:
+        language = self.config.language
+        claims: list[Claim] = []
+        for cell in notebook["cells"]:
+            if cell["cell_type"] != "code":
+                continue
+            try:
+                claims += claims_of(cell, language)
+            except ValueError as error:
+                LOGGER.warning("%s: %s", docname, error, location=self.get_location())
+                claims += claims_of(cell, "en")
+        if not claims:
+            return []
+        title = title_of(notebook, language)
+        caption = nodes.rubric("", title)
+        return [caption, self._table(docname, claims)]
+
+    def _table(self, docname: str, claims: list[Claim]) -> nodes.table:
+        heads = [translate(word, self.config.language) for word in ("Question", "Claim", "Measured")]
+        group = nodes.tgroup("", cols=3)
+        group += [nodes.colspec(colwidth=width) for width in (10, 70, 20)]
+        group += nodes.thead("", _row([nodes.paragraph("", head) for head in heads]))
+        body = nodes.tbody()
+        for claim in claims:
+            link = addnodes.pending_xref(
+                "",
+                nodes.inline("", claim.question, classes=["std", "std-ref"]),
+                refdomain="std",
+                reftype="ref",
+                refexplicit=True,
+                reftarget=claim.question.lower(),
+                refdoc=self.env.docname,
+                refwarn=True,
+                claim_of=docname,
+            )
+            text = nodes.paragraph("", claim.text)
+            measured = nodes.paragraph("", "", nodes.inline("", claim.measured, classes=["ltr"]))
+            body += _row([nodes.paragraph("", "", link), text, measured])
+        group += body
+        return nodes.table("", group, classes=["claims"])
+
+
+def _row(paragraphs: list[nodes.paragraph]) -> nodes.row:
+    return nodes.row("", *(nodes.entry("", paragraph) for paragraph in paragraphs))
+
+
+def _part_of_a_question(
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, content: nodes.Element
+) -> nodes.Element | None:
+    """A claim ``NF3a`` without a section of its own belongs to ``NF3``."""
+    if "claim_of" not in node or not node["reftarget"][-1].isalpha():
+        return None
+    whole = node["reftarget"][:-1]
+    return env.get_domain("std").resolve_xref(
+        env, node["refdoc"], app.builder, "ref", whole, node, content
+    )
+
+
+def register(app: Sphinx) -> None:
+    """Add the directive."""
+    app.add_directive("claims", Claims)
+    app.connect("missing-reference", _part_of_a_question)
