@@ -93,8 +93,8 @@ def _visit_inline(self: HTML5Translator, node: nodes.math) -> None:
 
 
 def _visit_display(self: HTML5Translator, node: nodes.math_block) -> None:
-    self.body.append(self.starttag(node, "div", "", CLASS="math scroll"))
-    self.body.append(_render(self, node, display=True))
+    self.body.append(self.starttag(node, "div", "", CLASS="math"))
+    self.body.append(f'<div class="scroll">{_render(self, node, display=True)}</div>')
     if node["number"]:
         self.body.append(f'<span class="eqno">({get_node_equation_number(self, node)})')
         self.add_permalink_ref(node, _("Link to this equation"))

@@ -22,6 +22,9 @@ _TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
 _CLAIM_LINE = re.compile(r"(^|<span></span>)✓ (.*?)(?=</pre>|$)", re.MULTILINE)
 _STREAM = re.compile(r'<div class="output stream.*?</pre>', re.DOTALL)
 _IMAGE = re.compile(r'<img\b([^>]*?)\bsrc="([^"]+)"([^>]*?)/?>')
+# The prompt says what the label says, so the label can go.
+_TOGGLE = re.compile(r'<summary aria-label="Toggle hidden content">')
+_PROMPT = re.compile(r'(<p class="(?:collapsed|expanded) admonition-title">)(Show|Hide) the (\w+)')
 _LIVE = re.compile(r'<div class="live" data-live="([^"]+)"')
 _CURRENT = '<a class="current reference internal" href="#">'
 
@@ -94,10 +97,15 @@ def finish(app: Sphinx, body: str) -> str:
     )
     body = _STREAM.sub(_mark_claims, body)
     body = _IMAGE.sub(lambda found: _finish_image(app, found), body)
-    hidden = 'aria-label="Toggle hidden content"'
-    return body.replace(
-        hidden, f'aria-label="{html.escape(translate("Toggle hidden content", language))}"'
+    body = _TOGGLE.sub("<summary>", body)
+    return _PROMPT.sub(
+        lambda found: found[1] + html.escape(_prompt(found[2], found[3], language)), body
     )
+
+
+def _prompt(verb: str, what: str, language: str) -> str:
+    """The words above folded code. MyST-NB puts in the English name of what is folded."""
+    return translate(f"{verb} the {{type}}", language).format(type=translate(what, language))
 
 
 def _complete_context(
@@ -126,15 +134,8 @@ def _complete_context(
     ]
 
 
-def _translate_prompts(app: Sphinx) -> None:
-    """The words above folded code, which MyST-NB takes from the configuration."""
-    for name in ("nb_code_prompt_show", "nb_code_prompt_hide"):
-        app.config[name] = translate(app.config[name], app.config.language)
-
-
 def register(app: Sphinx) -> None:
     """Connect the steps that pages go through."""
-    app.connect("builder-inited", _translate_prompts, priority=400)  # before MyST-NB looks
     app.connect("source-read", _pick_language)
     app.add_transform(SectionIds)
     app.connect("html-page-context", _complete_context)

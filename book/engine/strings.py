@@ -9,6 +9,7 @@ from typing import Any
 import sphinx.locale
 import yaml
 from sphinx.application import Sphinx
+from sphinx.config import Config
 
 from engine import BOOK
 
@@ -47,6 +48,12 @@ def _supplement_sphinx(app: Sphinx) -> None:
         sphinx.locale.translators["general", "sphinx"].add_fallback(_Supplement())
 
 
+def _name_numbered_things(app: Sphinx, config: Config) -> None:
+    if config.language == "he":
+        config.numfig_format = {**hebrew()["numbered"], **config.numfig_format}
+
+
 def register(app: Sphinx) -> None:
     """Complete Sphinx's catalogue when the Hebrew edition is built."""
+    app.connect("config-inited", _name_numbered_things)
     app.connect("builder-inited", _supplement_sphinx)

@@ -7,12 +7,13 @@ Object.assign(
   JSON.parse(document.getElementById("search-words").textContent),
 );
 
-// An excerpt reads each formula once: KaTeX writes it twice, for eyes and for screen readers.
+// An excerpt leaves out displays, and reads each formula in the text once: KaTeX writes it twice,
+// for eyes and for screen readers.
 document.addEventListener("DOMContentLoaded", () => {
   const plain = Search.htmlToText;
   Search.htmlToText = (text, anchor) => {
     const page = new DOMParser().parseFromString(text, "text/html");
-    page.querySelectorAll(".katex-mathml, .eqno, summary, pre").forEach((one) => one.remove());
+    page.querySelectorAll(".katex-mathml, div.math, summary, pre").forEach((one) => one.remove());
     return plain(page.documentElement.outerHTML, anchor);
   };
 });

@@ -5,22 +5,22 @@
 const home = new URL("./live/", import.meta.url);
 const language = document.documentElement.lang;
 
-/** What a module expects of anywidget's model. */
+/** What a module expects of anywidget's model: its `state`, and the page's language as `lang`. */
 class Model {
-  #state;
+  #values;
   #listeners = new Map();
 
-  constructor(state) {
-    this.#state = state;
+  constructor(values) {
+    this.#values = values;
   }
 
   get(key) {
-    return this.#state[key];
+    return this.#values[key];
   }
 
   set(key, value) {
-    if (Object.is(this.#state[key], value)) return;
-    this.#state[key] = value;
+    if (Object.is(this.#values[key], value)) return;
+    this.#values[key] = value;
     for (const name of [`change:${key}`, "change"]) {
       for (const listener of this.#listeners.get(name) ?? []) listener({ key, value });
     }
@@ -48,19 +48,23 @@ const fetchState = async (name) => {
 };
 
 const start = async (place) => {
-  const { live, state } = place.dataset;
+  const waiting = place.querySelector(".live-waiting");
+  const el = document.createElement("div");
+  el.className = "live-figure";
   try {
-    const [module, values] = await Promise.all([
-      import(new URL(`${live}.js`, home)),
-      fetchState(state),
+    const [module, state] = await Promise.all([
+      import(new URL(`${place.dataset.live}.js`, home)),
+      fetchState(place.dataset.state),
     ]);
-    const el = document.createElement("div");
-    el.className = "live-figure";
-    await module.default.render({ model: new Model({ ...values, lang: language }), el });
-    place.replaceChildren(el);
+    waiting.hidden = true;
     place.dataset.ready = "";
+    place.append(el); // in the page first: a figure measures the room it has
+    await module.default.render({ model: new Model({ state, lang: language }), el });
   } catch (error) {
-    place.querySelector(".live-waiting").append(` ${place.dataset.failed}`);
+    el.remove();
+    delete place.dataset.ready;
+    waiting.hidden = false;
+    waiting.append(` ${place.dataset.failed}`);
     throw error;
   }
 };

@@ -12,11 +12,10 @@ const remember = (key, value) => {
   }
 };
 
-// Light and dark. Without a choice, the page follows the system (see color-scheme in the styles).
+// Light and dark. The page's head sets what was chosen before, else what the system says; without
+// scripts, the styles follow the system.
 document.getElementById("theme")?.addEventListener("click", () => {
-  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  const now = root.dataset.theme || system;
-  root.dataset.theme = now === "dark" ? "light" : "dark";
+  root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
   remember("theme", root.dataset.theme);
 });
 
@@ -77,7 +76,7 @@ const markScrollers = () => {
   for (const box of scrollers) {
     if (box.scrollWidth > box.clientWidth + 1) {
       box.tabIndex = 0;
-      if (box.matches(".math")) {
+      if (box.matches(".math > .scroll")) {
         box.setAttribute("role", "group");
         box.setAttribute("aria-label", words.formula);
       }

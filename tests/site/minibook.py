@@ -194,7 +194,7 @@ LIVE = """\
 export default {
   render({ model, el }) {
     const text = document.createElement("output");
-    text.textContent = `${model.get("lang")}: ${model.get("layers")} layers`;
+    text.textContent = `${model.get("lang")}: ${model.get("state").layers} layers`;
     el.append(text);
   },
 };

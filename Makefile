@@ -1,0 +1,44 @@
+# Every command makes the virtual environment and brings what it needs on first use.
+
+PYTHON ?= python3
+PORT ?= 8000
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ENGINE := PYTHONPATH=book $(BIN)/python -m
+
+.PHONY: help book serve test lab refresh clean
+
+help: ## Show these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+book: $(READY) ## Build both editions into _build/site
+	$(ENGINE) engine.build
+
+serve: book ## Build the book and serve it on http://127.0.0.1:$(PORT)
+	@echo "Read the book at http://127.0.0.1:$(PORT) (stop with Ctrl-C)"
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/site
+
+test: $(READY) ## Check style and types, run all tests, compare the notebooks' outputs
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest --nbval
+
+lab: $(READY) ## Open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+refresh: $(READY) ## Run the notebooks again and store their outputs
+	$(ENGINE) engine.refresh
+
+clean: ## Remove what was built (the virtual environment stays)
+	rm -rf _build book/node_modules
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "Choose another one with: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
