@@ -1,0 +1,178 @@
+"""The data sets against their own mathematics."""
+
+from math import log, pi
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from course_utils.data import OlympicRings, PlaneData, Spiral, Square
+from course_utils.data.rings import CENTRES, INNER, OUTER, _areas
+
+DATA: dict[str, PlaneData] = {
+    "rings union": OlympicRings("union"),
+    "rings union raw": OlympicRings("union", standardized=False),
+    "rings by ring": OlympicRings("by ring"),
+    "square uniform": Square(),
+    "square by class": Square("by class"),
+    "square by class z-scored": Square("by class", standardized=True),
+    "spiral": Spiral(),
+    "spiral z-scored": Spiral(noise=0.05, standardized=True),
+}
+WITH_CLASSES = [name for name, data in DATA.items() if data.classes]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_entropy_is_the_mean_negative_log_density(name: str) -> None:
+    data = DATA[name]
+    nll = -data.log_prob(data.sample(50_000, generator()).double())
+    assert nll.isfinite().all()
+    error = abs(float(nll.mean()) - data.entropy())
+    assert error <= 4 * float(nll.std()) / len(nll) ** 0.5 + 1e-5
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_density_integrates_to_one(name: str) -> None:
+    data, n = DATA[name], 700
+    x = data.sample(20_000, generator(9)).double()
+    low, high = x.amin(0) - 0.12, x.amax(0) + 0.12
+    sides = [a + (b - a) * (torch.arange(n) + 0.5) / n for a, b in zip(low, high, strict=True)]
+    total = sum(
+        float(data.log_prob(torch.cartesian_prod(part, sides[1])).exp().sum())
+        for part in sides[0].split(100)
+    ) * float((high - low).prod() / n**2)
+    assert total == pytest.approx(1, abs=5e-3)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_samples_follow_the_density(name: str) -> None:
+    """χ² over the cells of a coarse grid, whose probabilities come from the density."""
+    data, fine, coarse = DATA[name], 480, 12
+    x = data.sample(50_000, generator(1)).double()
+    low, high = x.amin(0) - 0.05, x.amax(0) + 0.05
+    axes = [torch.linspace(float(a), float(b), fine + 1).double() for a, b in zip(low, high, strict=True)]
+    middle = [(a[1:] + a[:-1]) / 2 for a in axes]
+    density = torch.cat([data.log_prob(torch.cartesian_prod(p, middle[1])) for p in middle[0].split(50)])
+    mass = density.exp().view(coarse, fine // coarse, coarse, fine // coarse).sum((1, 3)).flatten()
+    cell = ((x - low) / (high - low) * coarse).long().clamp(0, coarse - 1)
+    counts = (cell[:, 0] * coarse + cell[:, 1]).bincount(minlength=coarse**2).double()
+    expected = mass / mass.sum() * len(x)
+    big = expected > 20
+    assert chisquare(counts[big], expected[big] * counts[big].sum() / expected[big].sum()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_standardizing_gives_zero_mean_and_unit_deviation(name: str) -> None:
+    data = DATA[name]
+    x = data.standardize(data.to_raw(data.sample(100_000, generator(2))))
+    if float(data.std[0]) == 1.0:
+        x = (x - data._moments()[0]) / data._moments()[1]
+    assert torch.allclose(x.mean(0), torch.zeros(2).to(x), atol=0.015)
+    assert torch.allclose(x.std(0), torch.ones(2).to(x), atol=0.015)
+
+
+@pytest.mark.parametrize("name", WITH_CLASSES)
+def test_density_given_the_class(name: str) -> None:
+    data = DATA[name]
+    x, label = data.sample_labelled(100_000, generator(3))
+    nll = -data.log_prob(x.double(), label)
+    assert nll.isfinite().all()
+    assert float(nll.mean()) == pytest.approx(data.entropy(given_label=True), abs=0.01)
+    # Bayes: p(x) = Σ_c p(c) p(x | c), with p(c) read off the labels
+    share = label.bincount(minlength=5).double() / len(label)
+    mixture = sum(
+        share[c] * data.log_prob(x[:2000].double(), torch.full((2000,), c)).exp() for c in range(5)
+    )
+    assert torch.allclose(mixture, data.log_prob(x[:2000].double()).exp(), rtol=0.03)
+
+
+def test_areas_of_the_rings() -> None:
+    areas = _areas()
+    m = torch.arange(1, 6)
+    assert float((areas * m).sum()) == pytest.approx(5 * pi / 2, abs=1e-5)
+    u = 5 * torch.rand(2, 400_000, generator=generator(4), dtype=torch.float64)
+    raw = torch.stack([u[0] * 6.25 / 5 - 1.125, u[1] * 3.25 / 5 - 2.125], dim=1)
+    distance = (raw[:, None] - CENTRES).norm(dim=2)
+    hit = ((distance > INNER) & (distance < OUTER)).any(1).double().mean()
+    assert float(areas.sum()) == pytest.approx(float(hit) * 6.25 * 3.25, rel=0.01)
+    assert OlympicRings(standardized=False).entropy() == pytest.approx(log(7.015), abs=2e-4)
+    assert OlympicRings().entropy() == pytest.approx(1.567, abs=1e-3)
+    assert OlympicRings("by ring").entropy() == pytest.approx(1.586, abs=1e-3)
+
+
+def test_the_law_by_ring_counts_crossings_twice() -> None:
+    by_ring, union = OlympicRings("by ring", False), OlympicRings("union", False)
+    x = torch.tensor([[0.0, 1.0], [0.0, -1.0]])  # on one ring; where rings 0 and 3 cross
+    assert by_ring.log_prob(x).diff().item() == pytest.approx(log(2), abs=1e-5)
+    assert union.log_prob(x).diff().item() == 0
+
+
+def test_off_the_support_is_minus_infinity() -> None:
+    centre_and_far = torch.tensor([[0.0, 0.0], [9.0, 9.0]])
+    assert (OlympicRings(standardized=False).log_prob(centre_and_far) == -torch.inf).all()
+    assert not Square().inside(torch.tensor([[1.2, 0.0]])).any()
+
+
+def test_draws_repeat_with_the_seed_and_have_the_size_asked_for() -> None:
+    data = OlympicRings()
+    assert torch.equal(data.sample(17, generator(5)), data.sample(17, generator(5)))
+    batches = data.batches(32, generator(6), block=2)
+    assert [next(batches).shape for _ in range(3)] == [(32, 2)] * 3
+    assert data.sample(1).dtype == torch.float32
+
+
+BAD_POINTS = [
+    (torch.zeros(3, 3), ValueError, r"shape \(B, 2\), got \(3, 3\)"),
+    (torch.zeros(2), ValueError, r"shape \(B, 2\), got \(2,\)"),
+    (torch.zeros(0, 2), ValueError, "at least one row, got an empty batch"),
+    (torch.tensor([[0.0, 0.0], [0.0, float("nan")]]), ValueError, "1 of 2 rows .* first at row 1"),
+    (torch.tensor([[0.0, float("inf")]]), ValueError, "must be finite"),
+    (torch.zeros(3, 2, dtype=torch.int64), TypeError, "floating dtype, got torch.int64"),
+    ([[0.0, 0.0]], TypeError, "must be a torch.Tensor .* got list"),
+]
+
+
+@pytest.mark.parametrize(("x", "error", "message"), BAD_POINTS)
+def test_bad_points(x: torch.Tensor, error: type[Exception], message: str) -> None:
+    for data in (OlympicRings(), Square(), Spiral()):
+        with pytest.raises(error, match=message):
+            data.log_prob(x)
+
+
+def test_bad_labels() -> None:
+    data, x = OlympicRings("by ring"), torch.zeros(2, 2)
+    with pytest.raises(ValueError, match=r"lie in 0 … 4, got 0 … 5"):
+        data.log_prob(x, torch.tensor([0, 5]))
+    with pytest.raises(ValueError, match=r"lie in 0 … 4, got -1 … 0"):
+        data.log_prob(x, torch.tensor([0, -1]))
+    with pytest.raises(ValueError, match=r"shape \(2,\), got \(3,\)"):
+        data.log_prob(x, torch.tensor([0, 1, 2]))
+    with pytest.raises(TypeError, match="torch.int64 tensor, got torch.float32"):
+        data.log_prob(x, torch.tensor([0.0, 1.0]))
+    with pytest.raises(ValueError, match="OlympicRings has no classes"):
+        OlympicRings("union").log_prob(x, torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="Spiral has no classes"):
+        Spiral().sample_labelled(3)
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_bad_counts(count: int) -> None:
+    with pytest.raises(ValueError, match=f"n must be at least 1, got {count}"):
+        OlympicRings().sample(count)
+    with pytest.raises(ValueError, match=f"size must be at least 1, got {count}"):
+        next(OlympicRings().batches(count))
+    with pytest.raises(TypeError, match="n must be a whole number, got 2.5"):
+        OlympicRings().sample(2.5)  # type: ignore[arg-type]
+
+
+def test_unknown_options() -> None:
+    with pytest.raises(ValueError, match="law must be one of 'union', 'by ring', got 'rings'"):
+        OlympicRings("rings")
+    with pytest.raises(ValueError, match="law must be one of 'uniform', 'by class'"):
+        Square("disc")
+    with pytest.raises(ValueError, match="noise must be a finite number above 0, got -1"):
+        Spiral(noise=-1)
