@@ -1,0 +1,372 @@
+"""Both languages say the same, and the checker finds each way in which they can part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from engine.anatomy import dissect, numbers
+from engine.pairs import ROOT, notebook_paths, page_paths, wrap
+from engine.parity import check_notebook, check_page, main
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+TITLE_EN = "(flows)=\n# Normalizing flows\n\nA flow with `torch` learns $p(x)$ from 20,000 points."
+TITLE_HE = "(flows)=\n# זרימות מנרמלות\n\nזרימה לומדת את $p(x)$ מתוך 20000 נקודות בעזרת `torch`."
+BODY_EN = r"""
+(nf1)=
+## NF1 The loss
+
+The loss in 2-D, see {ref}`the start <flows>`, [the paper](https://example.org/a) and [](#flows):
+
+$$
+L = -\log p(x) + \text{constant}
+$$ (loss)
+
+```{math}
+:label: floor
+H = \int p
+```
+
+:::{note} Careful
+:class: tip
+The word <span lang="he">שלום</span> is data, and `אות` too.
+:::
+
+- one
+- two
+
+1. first
+
+| a | b |
+|---|---|
+| c | d |
+
+```python
+x = 1  # a comment
+```
+
+<details class="clinic"><summary>A common mistake</summary>
+
+Ranking by $p_Z$ alone.
+
+</details>
+"""
+BODY_HE = r"""
+(nf1)=
+## NF1 ההפסד
+
+ההפסד במישור הדו־ממדי, ראו [במאמר](https://example.org/a), {ref}`בהתחלה <flows>` ו־[](#flows):
+
+$$
+L = -\log p(x)   + \text{קבוע}
+$$ (loss)
+
+```{math}
+:label: floor
+H = \int p
+```
+
+:::{note} זהירות
+:class: tip
+המילה שלום היא חלק מהנתונים, וגם `אות`.
+:::
+
+- אחת
+- שתיים
+
+1. ראשונה
+
+| א | ב |
+|---|---|
+| ג | ד |
+
+```python
+x = 1  # a comment
+```
+
+<details class="clinic"><summary>טעות נפוצה</summary>
+
+דירוג לפי $p_Z$ בלבד.
+
+</details>
+"""
+FIGURE = {
+    "name": "fig-loss",
+    "caption": {"en": "The loss $L$ of 3 runs.", "he": "ההפסד $L$ של 3 ריצות."},
+    "alt": {"en": "Three falling curves.", "he": "שלוש עקומות יורדות."},
+}
+CLAIM = "✓ NF1 gap to the entropy floor < 0.040 nats (measured 0.031)\n"
+CLAIM_HE = "הפער מרצפת האנטרופיה < 0.040 נאטים"
+
+
+def good_notebook() -> NotebookNode:
+    """A title pair, a body pair, a figure (cell 5) and a claim (cell 6)."""
+    image = new_output("display_data", data={"image/png": "", "text/plain": "<Figure>"})
+    printed = new_output("stream", name="stdout", text="time: 3 seconds\n" + CLAIM)
+    cells = [
+        new_markdown_cell(TITLE_EN, metadata={"lang": "en"}),
+        new_markdown_cell(wrap(TITLE_HE), metadata={"lang": "he"}),
+        new_markdown_cell(BODY_EN, metadata={"lang": "en"}),
+        new_markdown_cell(wrap(BODY_HE), metadata={"lang": "he"}),
+        new_code_cell("plot(L)", metadata={"figure": FIGURE}, outputs=[image]),
+        new_code_cell("check()", metadata={"claims": {"he": [CLAIM_HE]}}, outputs=[printed]),
+    ]
+    notebook = new_notebook(cells=cells)
+    return nbformat.reads(nbformat.writes(notebook), as_version=4)  # a copy of all metadata
+
+
+def problems_of(notebook: NotebookNode, folder: Path) -> list[str]:
+    path = folder / "planted.ipynb"
+    nbformat.write(notebook, path)
+    return check_notebook(path)
+
+
+@pytest.mark.parametrize("path", notebook_paths(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_notebook_is_in_parity(path: Path) -> None:
+    assert check_notebook(path) == []
+
+
+@pytest.mark.parametrize("path", page_paths(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_page_is_in_parity(path: Path) -> None:
+    assert check_page(path) == []
+
+
+def test_the_good_notebook_passes(tmp_path: Path) -> None:
+    assert problems_of(good_notebook(), tmp_path) == []
+
+
+TEXT_FAULTS = [
+    # cell, what stands there, what is planted, what the checker says
+    (4, "## NF1", "### NF1", "heading level 1: expected 2 as in English, got 3"),
+    (4, "(nf1)=", "(nf2)=", "label 1: expected 'nf1' as in English, got 'nf2'"),
+    (4, "$$ (loss)", "$$", "label 2: expected 'loss' as in English, got nothing"),
+    (4, "L = -", "L = +", r"equation 1: expected 'L = -"),
+    (4, r"H = \int p", r"H = \int q", "equation 2: expected 'H = "),
+    (4, "$p_Z$", "$p_X$", "inline formulas: expected ['p_Z'] as in English, got ['p_X']"),
+    (4, "org/a", "org/b", "links and references: expected ['https://example.org/a']"),
+    (4, "<flows>", "<rings>", "links and references: expected ['ref:flows']"),
+    (4, "(#flows)", "(#rings)", "links and references: expected ['#flows']"),
+    (2, "`torch`", "`numpy`", "inline code: expected ['torch'] as in English, got ['numpy']"),
+    (4, "x = 1", "x = 2", "fenced block 1: expected 'python"),
+    (4, "- שתיים\n", "", "list item 2: expected '-' as in English, got '1.'"),
+    (
+        4,
+        "| ג | ד |\n",
+        "",
+        "table row (number of columns) 3: expected 2 as in English, got nothing",
+    ),
+    (4, "| ג | ד |", "| ג |", "table row (number of columns) 3: expected 2 as in English, got 1"),
+    (4, "clinic", "proof", "details or summary tag 1: expected 'details clinic'"),
+    (4, "{note}", "{tip}", "directive or option 1: expected 'note' as in English, got 'tip'"),
+    (4, ":label: floor", ":label: roof", "directive or option 2: expected ':label: floor'"),
+    (4, ":class: tip", ":class: hot", "directive or option 3: expected ':class: tip'"),
+    (2, "20000", "30,000", "numbers: expected ['20000'] as in English, got ['30000']"),
+    (1, "A flow", "A flow (זרימה)", "expected no Hebrew letters in English, got 'זרימה'"),
+    (3, r"\text{constant}", r"\text{קבוע}", "expected no Hebrew letters in English, got "),
+    (3, '<span lang="he">שלום</span>', "שלום", "expected no Hebrew letters in English"),
+    (2, "זרימה לומדת את", "The flow learns the density of", "60% of the letters to be Hebrew"),
+    (2, "זרימה לומדת", "זְרימה לומדת", "expected no niqqud, got U+05B0"),
+    (2, '<div dir="rtl" lang="he">', "<div>", "a Hebrew cell must be wrapped in <div dir="),
+    (2, "\n\n</div>", "\n</div>", "expected an empty line after the opening and before </div>"),
+    (1, "# Norm", "## Norm", "expected the title, a heading of level 1, got levels [2]"),
+    (3, "## NF1", "# NF1", "expected one title a language, got another heading of level 1"),
+    (
+        5,
+        "plot(L)",
+        "plot('אות')",
+        "expected no Hebrew letters in code without metadata.hebrew_data",
+    ),
+]
+
+
+@pytest.mark.parametrize(("number", "old", "new", "message"), TEXT_FAULTS)
+def test_planted_text_fault(tmp_path: Path, number: int, old: str, new: str, message: str) -> None:
+    notebook = good_notebook()
+    cell = notebook.cells[number - 1]
+    assert old in cell.source
+    cell.source = cell.source.replace(old, new)
+    _assert_told(problems_of(notebook, tmp_path), number, cell.id, message)
+
+
+DATA_FAULTS = [
+    (4, lambda c: c.metadata.pop("lang"), "metadata.lang: expected one of ('en', 'he'), got ''"),
+    (4, lambda c: c.metadata.update(lang="fr"), "expected one of ('en', 'he'), got 'fr'"),
+    (3, lambda c: c.metadata.update(lang="he"), "expected English directly before this Hebrew"),
+    (5, lambda c: c.metadata.pop("figure"), "expected metadata.figure beside an image, got none"),
+    (5, lambda c: c.metadata.figure.pop("name"), "metadata.figure.name: expected fig-…, got ''"),
+    (5, lambda c: c.metadata.figure.update(name="loss"), "expected fig-…, got 'loss'"),
+    (5, lambda c: c.metadata.figure.pop("alt"), "metadata.figure.alt.en: expected a text, got ''"),
+    (5, lambda c: c.metadata.figure.alt.update(he=" "), "figure.alt.he: expected a text, got ' '"),
+    (5, lambda c: c.metadata.figure.caption.pop("he"), "figure.caption.he: expected a text"),
+    (
+        5,
+        lambda c: c.metadata.figure.caption.update(he="ההפסד $M$ של 3 ריצות."),
+        "metadata.figure.caption.he: inline formulas: expected ['L'] as in English, got ['M']",
+    ),
+    (
+        5,
+        lambda c: c.metadata.figure.caption.update(he="ההפסד $L$ של 4 ריצות."),
+        "metadata.figure.caption.he: numbers: expected ['3'] as in English, got ['4']",
+    ),
+    (
+        5,
+        lambda c: c.metadata.figure.alt.update(en="שלוש עקומות"),
+        "metadata.figure.alt.en: expected no Hebrew letters in English",
+    ),
+    (
+        5,
+        lambda c: c.metadata.figure.alt.update(he="Three falling curves."),
+        "metadata.figure.alt.he: expected at least 60% of the letters to be Hebrew, got 0%",
+    ),
+    (
+        6,
+        lambda c: c.metadata.pop("claims"),
+        "metadata.claims.he: expected 1 entries, one for each claim printed, got 0",
+    ),
+    (
+        6,
+        lambda c: c.metadata.claims.he.append("עוד"),
+        "metadata.claims.he: expected 1 entries, one for each claim printed, got 2",
+    ),
+    (
+        6,
+        lambda c: c.metadata.claims.update(he=[CLAIM_HE.replace("0.040", "0.050")]),
+        "metadata.claims.he 1: numbers: expected ['0.040'] as in English, got ['0.050']",
+    ),
+    (
+        6,
+        lambda c: c.metadata.claims.update(he=["gap to the entropy floor < 0.040 nats"]),
+        "metadata.claims.he 1: expected at least 60% of the letters to be Hebrew, got 0%",
+    ),
+]
+
+
+@pytest.mark.parametrize(("number", "plant", "message"), DATA_FAULTS)
+def test_planted_metadata_fault(
+    tmp_path: Path, number: int, plant: Callable[[NotebookNode], object], message: str
+) -> None:
+    notebook = good_notebook()
+    cell = notebook.cells[number - 1]
+    plant(cell)
+    _assert_told(problems_of(notebook, tmp_path), number, cell.id, message)
+
+
+def _assert_told(problems: list[str], number: int, identity: str, message: str) -> None:
+    """One of the problems names the notebook, the cell and what is wrong."""
+    place = f"planted.ipynb: cell {number} (id {identity}): "
+    assert any(place in problem and message in problem for problem in problems), problems
+
+
+def test_order_of_cells(tmp_path: Path) -> None:
+    notebook = good_notebook()
+    notebook.cells.insert(1, notebook.cells.pop(4))  # the figure between the title's languages
+    problems = problems_of(notebook, tmp_path)
+    assert any("cell 1 " in p and "directly after it, got code" in p for p in problems)
+    assert any("cell 3 " in p and "directly before this Hebrew" in p for p in problems)
+
+
+def test_a_missing_translation(tmp_path: Path) -> None:
+    notebook = good_notebook()
+    del notebook.cells[3]
+    (problem,) = problems_of(notebook, tmp_path)
+    assert "cell 3 " in problem
+    assert "expected Hebrew directly after it, got code" in problem
+
+
+def test_a_notebook_without_text(tmp_path: Path) -> None:
+    (problem,) = problems_of(new_notebook(cells=[]), tmp_path)
+    assert "expected at least one English and Hebrew pair, got none" in problem
+
+
+def test_figure_names_are_unique(tmp_path: Path) -> None:
+    notebook = good_notebook()
+    again = nbformat.from_dict(dict(notebook.cells[4], id="again"))
+    notebook.cells.append(again)
+    (problem,) = problems_of(notebook, tmp_path)
+    assert "cell 7 (id again): metadata.figure.name" in problem
+    assert "expected a new name, got 'fig-loss' again" in problem
+
+
+def test_hebrew_data_may_stand_in_marked_code(tmp_path: Path) -> None:
+    notebook = good_notebook()
+    notebook.cells[4].source = "tokens = 'שלום'"
+    notebook.cells[4].metadata["hebrew_data"] = True
+    assert problems_of(notebook, tmp_path) == []
+
+
+PAGE = f"""---
+title: x
+---
+{TITLE_EN}
+
++++ {{"lang": "he"}}
+{TITLE_HE}
+
++++ {{"lang": "en"}}
+{BODY_EN}
+
++++ {{"lang": "he"}}
+{BODY_HE}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("# זרימות", "# זרימות", ""),
+        ("## NF1 ההפסד", "### NF1 ההפסד", "block 4: heading level 1: expected 2"),
+        ('+++ {"lang": "en"}\n', "", "block 3: expected English directly before"),
+        (TITLE_HE, "", "block 1: expected Hebrew directly after it, got English"),
+        ("20000", "20001", "block 2: numbers: expected ['20000']"),
+    ],
+)
+def test_pages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
+) -> None:
+    path = tmp_path / "page.md"
+    assert old in PAGE
+    path.write_text(PAGE.replace(old, new), encoding="utf-8")
+    problems = check_page(path)
+    assert bool(problems) == bool(message)
+    assert any(f"{path}: {message}" in p for p in problems) or not message, problems
+    assert main([str(path)]) == int(bool(message))
+    assert capsys.readouterr().out.splitlines() == problems
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("20,000 and 0.040", ["20000", "0.040"]),
+        (".83 or 0.83", ["0.83", "0.83"]),
+        ("in 2-D and 3D, 2 of 5.", ["2", "5"]),
+        ("1,2345", ["1", "2345"]),
+        ("20\u202f000", ["20000"]),
+        ("NF1 ב־3 ריצות", ["1", "3"]),
+    ],
+)
+def test_numbers(text: str, found: list[str]) -> None:
+    assert numbers(text) == found
+
+
+def test_prose_is_what_is_left() -> None:
+    source = (
+        '# Title ![alt 1](a.png) <b title="x">bold</b> <!-- gone --> ```not a fence```\n'
+        "% a comment\n"
+        "- see {cite}`kingma`, {math}`x^2`, {abbr}`VAE (variational)`, <https://a.org>\n"
+        "````{admonition} Heading\n```python\n# no heading\n```\n````\n"
+        r"\$5 and \begin{align}a&=b\end{align} and a note[^1]"
+    )
+    parts = dissect(source)
+    words = "Title alt 1 bold see VAE variational Heading 5 and and a note"
+    assert re.findall(r"\w+", parts.prose) == words.split()
+    assert parts.headings == [1]
+    assert parts.fences == ["python\n# no heading"]
+    assert parts.directives == ["admonition"]
+    assert parts.equations == [r"\begin{align}a&=b\end{align}"]
+    assert set(parts.links) == {"a.png", "cite:kingma", "https://a.org", "[^1]"}
+    assert set(parts.code) == {"not a fence"}
+    assert set(parts.formulas) == {"x^2"}
