@@ -92,7 +92,7 @@ def dissect(source: str) -> Anatomy:
     text = _FOLDED.sub(lambda match: _take_folded(match, parts), text)
     text = html.unescape(_TAG.sub(" ", text))
     parts.headings = [len(match[1]) for match in _HEADING.finditer(text)]
-    parts.table_rows = [row.strip(" >|").count("|") + 1 for row in _ROW.findall(text)]
+    parts.table_rows = [row.replace(r"\|", "").count("|") for row in _ROW.findall(text)]
     text = _ITEM.sub(lambda match: _append(parts.list_items, match[1] or "1."), text)
     parts.numbers = Counter(numbers(text))
     parts.prose = text

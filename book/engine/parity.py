@@ -35,7 +35,7 @@ _ORDERED = {
     "fences": "fenced block",
     "directives": "directive or option",
     "folded": "details or summary tag",
-    "table_rows": "table row (number of columns)",
+    "table_rows": "table row (number of bars)",
     "list_items": "list item",
 }
 _COUNTED = {
