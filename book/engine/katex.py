@@ -116,8 +116,8 @@ def register(app: Sphinx) -> None:
     app.add_config_value("katex_options", {}, "html", dict)
     app.add_html_math_renderer(
         "katex",
-        inline_renderers=(_visit_inline, None),  # type: ignore[arg-type]
-        block_renderers=(_visit_display, None),  # type: ignore[arg-type]
+        inline_renderers=(_visit_inline, None),
+        block_renderers=(_visit_display, None),
     )
     app.connect("builder-inited", _start)
     app.connect("build-finished", _end)

@@ -78,8 +78,8 @@ def _finish_image(app: Sphinx, found: re.Match[str]) -> str:
     size = None
     if original and "width=" not in rest:
         size = png_size(Path(app.srcdir) / original)
-    dimensions = f' width="{size[0]}" height="{size[1]}"' if size else ""
-    return f'<img{before}src="{address}"{after.rstrip()}{dimensions} loading="lazy" decoding="async" />'
+    extra = f' width="{size[0]}" height="{size[1]}"' if size else ""
+    return f'<img{before}src="{address}"{after.rstrip()}{extra} loading="lazy" decoding="async">'
 
 
 def _mark_claims(found: re.Match[str]) -> str:
@@ -90,11 +90,8 @@ def _mark_claims(found: re.Match[str]) -> str:
 def finish(app: Sphinx, body: str) -> str:
     """What Sphinx's writer cannot say: scrolling tables, claim lines, sizes of images."""
     language = app.config.language
-    label = html.escape(translate("Table", language))
-    body = _TABLE.sub(
-        lambda found: f'<div class="scroll" role="group" aria-label="{label}">{found.group()}</div>',
-        body,
-    )
+    box = f'<div class="scroll" role="group" aria-label="{translate("Table", language)}">'
+    body = _TABLE.sub(lambda found: f"{box}{found.group()}</div>", body)
     body = _STREAM.sub(_mark_claims, body)
     body = _IMAGE.sub(lambda found: _finish_image(app, found), body)
     body = _TOGGLE.sub("<summary>", body)
@@ -129,9 +126,8 @@ def _complete_context(
         context["body"] = finish(app, context["body"])
     live = set(_LIVE.findall(context.get("body", "")))
     context["live"] = bool(live)
-    context["live_styles"] = [
-        path.name for path in frontend.live_modules(app) if path.suffix == ".css" and path.stem in live
-    ]
+    styles = (path for path in frontend.live_modules(app) if path.suffix == ".css")
+    context["live_styles"] = [path.name for path in styles if path.stem in live]
 
 
 def register(app: Sphinx) -> None:

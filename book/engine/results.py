@@ -1,6 +1,6 @@
 """The ``{claims}`` directive: every claim that the committed notebooks printed.
 
-A claim is a line ``✓ NF1 what is claimed (measured 0.031)`` of a cell's printed output. The
+A claim is a line of a cell's printed output; ``course_utils.claims`` says what it looks like. The
 Hebrew wording of a cell's claims stands in its ``metadata.claims.he``, in the order of the lines.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,13 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+from course_utils.claims import Claim, parse_claims
 from engine.pairs import cell_language, unwrap
 from engine.strings import translate
 
 LOGGER = logging.getLogger(__name__)
 
-CLAIM = re.compile(r"^✓ ([A-Z]+\d+[a-z]?) (.+?) \(measured (.+)\)$", re.MULTILINE)
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim: its question, what it says, what was measured."""
-
-    question: str
-    text: str
-    measured: str
 
 
 def printed(cell: dict[str, Any]) -> str:
@@ -49,7 +40,7 @@ def claims_of(cell: dict[str, Any], language: str) -> list[Claim]:
     Raises:
         ValueError: if the cell has Hebrew wordings, but not one for each claim.
     """
-    claims = [Claim(*found) for found in CLAIM.findall(printed(cell))]
+    claims = parse_claims(printed(cell))
     if language == "en" or not claims:
         return claims
     worded = cell["metadata"].get("claims", {}).get(language, [])
@@ -59,7 +50,7 @@ def claims_of(cell: dict[str, Any], language: str) -> list[Claim]:
             f" has {len(worded)} in {language!r}"
         )
     pairs = zip(claims, worded, strict=True)
-    return [Claim(claim.question, str(text), claim.measured) for claim, text in pairs]
+    return [replace(claim, statement=str(text)) for claim, text in pairs]
 
 
 def title_of(notebook: dict[str, Any], language: str) -> str:
@@ -107,7 +98,8 @@ class Claims(SphinxDirective):
         return [caption, self._table(docname, claims)]
 
     def _table(self, docname: str, claims: list[Claim]) -> nodes.table:
-        heads = [translate(word, self.config.language) for word in ("Question", "Claim", "Measured")]
+        language = self.config.language
+        heads = [translate(word, language) for word in ("Question", "Claim", "Measured")]
         group = nodes.tgroup("", cols=3)
         group += [nodes.colspec(colwidth=width) for width in (10, 70, 20)]
         group += nodes.thead("", _row([nodes.paragraph("", head) for head in heads]))
@@ -124,7 +116,7 @@ class Claims(SphinxDirective):
                 refwarn=True,
                 claim_of=docname,
             )
-            text = nodes.paragraph("", claim.text)
+            text = nodes.paragraph("", claim.statement)
             measured = nodes.paragraph("", "", nodes.inline("", claim.measured, classes=["ltr"]))
             body += _row([nodes.paragraph("", "", link), text, measured])
         group += body

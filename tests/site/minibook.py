@@ -84,7 +84,8 @@ A warning.
 ```
 
 $$
-\log p_x(x) = \log \N(f(x); 0, I) + \sum_{k=1}^{K} \sum_{d=1}^{D} s_{k,d}\left(x^{(k)}_{1:d}\right) + \text{a long term that is wide} + \log\left|\det \frac{\d f}{\d x}\right|
+\log p_x(x) = \log \N(f(x); 0, I) + \sum_{k=1}^{K} \sum_{d=1}^{D} s_{k,d}\left(x^{(k)}_{1:d}\right)
++ \text{a long term that is wide} + \log\left|\det \frac{\d f}{\d x}\right|
 $$ (eq-change)
 
 See {eq}`eq-change` and {numref}`fig-nf1`.
@@ -149,7 +150,8 @@ $p_x(x) = p_z(f(x))\,\lvert\det J\rvert$ של צפיפות.
 ```
 
 $$
-\log p_x(x) = \log \N(f(x); 0, I) + \sum_{k=1}^{K} \sum_{d=1}^{D} s_{k,d}\left(x^{(k)}_{1:d}\right) + \text{a long term that is wide} + \log\left|\det \frac{\d f}{\d x}\right|
+\log p_x(x) = \log \N(f(x); 0, I) + \sum_{k=1}^{K} \sum_{d=1}^{D} s_{k,d}\left(x^{(k)}_{1:d}\right)
++ \text{a long term that is wide} + \log\left|\det \frac{\d f}{\d x}\right|
 $$ (eq-change)
 
 ראו {eq}`eq-change` ואת {numref}`fig-nf1`.
@@ -190,6 +192,12 @@ def sample(flow: Flow, n: int = 1000) -> torch.Tensor:
     return flow.inverse(torch.randn(n, 2)) * 0.5
 '''
 
+PRINTED = """\
+step 100: loss 2.40
+✓ NF1 spline flow: gap to the floor < 0.040 nats (measured 0.031)
+✓ NF1a affine flow: gap < 0.2 nats, with a line long enough to wrap (measured 0.11)
+"""
+
 LIVE = """\
 export default {
   render({ model, el }) {
@@ -218,9 +226,7 @@ def _png() -> str:
 
 def _code(source: str, outputs: list[dict[str, Any]], **metadata: Any) -> nbformat.NotebookNode:
     nodes = [nbformat.from_dict(output) for output in outputs]
-    return nbformat.v4.new_code_cell(
-        source, outputs=nodes, metadata=metadata, execution_count=1, id=f"c{abs(hash(source)) % 9999}"
-    )
+    return nbformat.v4.new_code_cell(source, outputs=nodes, metadata=metadata, execution_count=1)
 
 
 def _display(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -236,9 +242,7 @@ def _pair(number: int) -> list[nbformat.NotebookNode]:
 
 def notebook() -> nbformat.NotebookNode:
     """The chapter, with stored outputs of every kind."""
-    printed = "step 100: loss 2.40\n✓ NF1 spline flow: gap to the floor < 0.040 nats (measured 0.031)\n"
-    printed += "✓ NF1a affine flow: gap < 0.2 nats, with a line long enough to wrap (measured 0.11)\n"
-    stream = {"output_type": "stream", "name": "stdout", "text": printed}
+    stream = {"output_type": "stream", "name": "stdout", "text": PRINTED}
     figure = {
         "name": "fig-nf1",
         "caption": {"en": "The loss against $H$.", "he": "ההפסד לעומת $H$."},
@@ -262,16 +266,19 @@ def notebook() -> nbformat.NotebookNode:
         _code("dot", [_display(live_outputs, {"text/html": {"state": {"layers": 7}}})]),
         *_pair(2),
     ]
-    widgets = {"application/vnd.jupyter.widget-state+json": {"state": {"0": {}}}}
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel, "widgets": widgets})
+    metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "widgets": {"application/vnd.jupyter.widget-state+json": {"state": {"0": {}}}},
+    }
+    return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
 
 
 def write(folder: Path) -> None:
     """Write the book's sources into ``folder``."""
-    (folder / "course_utils" / "live").mkdir(parents=True)
-    (folder / "course_utils" / "live" / "dot.js").write_text(LIVE)
-    (folder / "course_utils" / "live" / "dot.css").write_text(".live-figure { font-weight: 700; }\n")
+    live = folder / "course_utils" / "live"
+    live.mkdir(parents=True)
+    (live / "dot.js").write_text(LIVE)
+    (live / "dot.css").write_text(".live-figure { font-weight: 700; }\n")
     (folder / "_toc.yml").write_text(TOC)
     (folder / "index.md").write_text(INDEX)
     (folder / "claims.md").write_text(CLAIMS)

@@ -1,0 +1,453 @@
+"""Both editions as a reader's browser sees them: the book itself and a mini-book of all features.
+
+One file on purpose: the tests run in parallel by file, and the site is built once.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import minibook
+import pytest
+import yaml
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+EDITIONS = {"en": "ltr", "he": "rtl"}
+WIDTHS = {1280: 900, 390: 844}
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+HEBREW = re.compile(r"[\u05d0-\u05ea]")
+
+
+def pages_of(toc: dict[str, Any]) -> list[str]:
+    """The pages that a table of contents names, in order."""
+    chapters = [one for part in toc.get("parts", []) for one in part["chapters"]]
+    return [toc["root"], *(chapter["file"] for chapter in chapters)]
+
+
+TOCS = {
+    "book": yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")),
+    "mini": yaml.safe_load(minibook.TOC),
+}
+PAGES = [(book, page) for book, toc in TOCS.items() for page in [*pages_of(toc), "search"]]
+
+
+@dataclass
+class Site:
+    """The built sites: their folder, their address, and the sources of the books."""
+
+    folder: Path
+    address: str
+    sources: dict[str, Path]
+
+    def page(self, book: str, edition: str, page: str) -> str:
+        return f"{self.address}/{book}/{edition}/{page}.html"
+
+
+def build(source: Path, target: Path) -> None:
+    command = [sys.executable, "-m", "engine.build", "--source", str(source)]
+    command += ["--target", str(target)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "book")}
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"the site did not build:\n{done.stdout}\n{done.stderr}"
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a log."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Both books, built with warnings as errors and served on this machine."""
+    work = tmp_path_factory.mktemp("site")
+    sources = {"book": ROOT, "mini": work / "source"}
+    minibook.write(sources["mini"])
+    for book, source in sources.items():
+        build(source, work / "served" / book)
+    handler = functools.partial(Quiet, directory=str(work / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Site(work / "served", f"http://127.0.0.1:{server.server_port}", sources)
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium; without one the tests skip, in CI they fail."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if (found := shutil.which(name))), None)
+    if path is None:
+        message = "no Chromium found (on Debian: apt-get install chromium)"
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """A page in the browser, and everything that went wrong while it loaded."""
+
+    page: Page
+    trouble: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+def visit(context: BrowserContext, address: str, until: Any = "load") -> Visit:
+    seen = Visit(context.new_page())
+    page = seen.page
+    page.on("request", lambda request: seen.requests.append(request.url))
+    page.on("requestfailed", lambda request: seen.trouble.append(f"failed: {request.url}"))
+    page.on("pageerror", lambda error: seen.trouble.append(f"script error: {error}"))
+    page.on(
+        "console",
+        lambda message: (
+            seen.trouble.append(f"console {message.type}: {message.text}")
+            if message.type in ("error", "warning")
+            else None
+        ),
+    )
+    page.on(
+        "response",
+        lambda answer: (
+            seen.trouble.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None
+        ),
+    )
+    page.set_default_timeout(10_000)
+    page.goto(address, wait_until=until)
+    return seen
+
+
+def context_of(browser: Browser, width: int = 1280, **settings: Any) -> BrowserContext:
+    return browser.new_context(viewport={"width": width, "height": WIDTHS[width]}, **settings)
+
+
+# What of the visible text is neither code nor formula
+PROSE = """() => {
+  const copy = document.body.cloneNode(true);
+  for (const one of copy.querySelectorAll("pre, code, .katex, script, style, noscript, .live"))
+    one.remove();
+  return copy.textContent;
+}"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("edition", EDITIONS)
+@pytest.mark.parametrize(("book", "page_name"), PAGES)
+def test_page(
+    site: Site, browser: Browser, book: str, page_name: str, edition: str, width: int
+) -> None:
+    with context_of(browser, width) as context:
+        seen = visit(context, site.page(book, edition, page_name), "networkidle")
+        page = seen.page
+        for figure in page.query_selector_all("div.live"):
+            figure.scroll_into_view_if_needed()
+            page.wait_for_selector(".live[data-ready] .live-figure > *")
+        root = page.evaluate("[document.documentElement.lang, document.documentElement.dir]")
+        assert root == [edition, EDITIONS[edition]]
+        assert not seen.trouble
+        outside = [url for url in seen.requests if not url.startswith((site.address, "data:"))]
+        assert not outside, "a page asks other hosts"
+
+        prose = page.evaluate(PROSE)
+        raw = re.search(r"\$|\\[(\[]|\\begin|\\frac|\\mathbb", prose)
+        assert raw is None, f"raw TeX: …{prose[max(0, raw.start() - 40) : raw.end() + 40]}…"
+        sources = list(site.sources[book].glob(f"{page_name}.*"))
+        if sources and re.search(r"\$[^$\n]+\$", sources[0].read_text(encoding="utf-8")):
+            assert page.locator("article .katex").count() > 0
+        assert page.locator("mjx-container, script[src*=athjax]").count() == 0
+
+        wide = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert wide[0] <= wide[1], "the page scrolls sideways"
+        unreachable = page.evaluate(
+            """[...document.querySelectorAll(".scroll, article pre")]
+               .filter((e) => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0).length"""
+        )
+        assert unreachable == 0, "something scrolls that the keyboard cannot reach"
+        silent = page.evaluate(
+            "[...document.images].filter((i) => !i.alt && !i.closest('.brand')).map((i) => i.src)"
+        )
+        assert not silent, "images without alternative text"
+
+
+def test_every_built_page_is_tested(site: Site) -> None:
+    for book, toc in TOCS.items():
+        for edition in EDITIONS:
+            folder = site.folder / book / edition
+            built = {
+                str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.html")
+            }
+            assert built - {"index"} == {*pages_of(toc), "search"} - {"index"}
+
+
+# The words around the article, in every attribute and element that a reader sees or hears
+AROUND = """() => {
+  const texts = [document.title];
+  const around = "header *, nav *, aside *, footer *, summary, .copy, figcaption .caption-number";
+  for (const one of document.querySelectorAll(`${around}, .admonition-title`)) {
+    if (one.closest("svg, script, .katex")) continue;
+    for (const node of one.childNodes) if (node.nodeType === 3) texts.push(node.data.trim());
+  }
+  for (const name of ["aria-label", "title", "placeholder", "alt"])
+    for (const one of document.querySelectorAll(`[${name}]`)) texts.push(one.getAttribute(name));
+  return [...new Set(texts)].filter((text) => text);
+}"""
+
+
+@pytest.mark.parametrize(("book", "page_name"), PAGES)
+def test_each_edition_shows_only_its_language(
+    site: Site, browser: Browser, book: str, page_name: str
+) -> None:
+    with context_of(browser) as context:
+        page = visit(context, site.page(book, "he", page_name)).page
+        # a string of the frame is Hebrew, perhaps with a Latin name in it, never English alone
+        english = [
+            text
+            for text in page.evaluate(AROUND)
+            if re.search(r"[A-Za-z]{2}", text) and not HEBREW.search(text) and text != "English"
+        ]
+        assert not english
+        page = visit(context, site.page(book, "en", page_name)).page
+        hebrew = [text for text in page.evaluate(AROUND) if HEBREW.search(text)]
+        assert hebrew in ([], ["עברית"])
+        assert not HEBREW.search(page.evaluate(PROSE).replace("עברית", ""))
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+@pytest.mark.parametrize(("book", "page_name"), PAGES)
+def test_language_switch_keeps_page_and_section(
+    site: Site, browser: Browser, book: str, page_name: str, edition: str
+) -> None:
+    other = "he" if edition == "en" else "en"
+    here, there = (site.page(book, one, page_name) for one in (edition, other))
+    with context_of(browser) as context:
+        page = visit(context, here).page
+        link = page.locator("#language")
+        assert link.get_attribute("hreflang") == link.get_attribute("lang") == other
+        alternate = page.locator(f"link[rel=alternate][hreflang={other}]")
+        assert alternate.evaluate("(one) => one.href") == there
+        sections = page.evaluate(
+            """[...document.querySelectorAll("article section section[id]")].map((s) => s.id)"""
+        )
+        link.click()
+        page.wait_for_url(there)
+        for section in sections:
+            page.goto(here)
+            line = page.evaluate(
+                """(id) => {
+                  const section = document.getElementById(id);
+                  section.scrollIntoView({behavior: "instant"});
+                  return section.getBoundingClientRect().top;
+                }""",
+                section,
+            )
+            if line > 200:
+                continue  # the page is too short to scroll there
+            page.locator("#language").click()
+            page.wait_for_url(f"{there}#*")
+            reached = page.evaluate("location.hash.slice(1)")
+            assert page.locator(f"[id='{reached}']").is_visible()
+            passed = sections.index(reached) >= sections.index(section)
+            assert passed, f"{section} led to {reached}"
+
+
+def test_language_switch_works_without_scripts(site: Site, browser: Browser) -> None:
+    with context_of(browser, java_script_enabled=False) as context:
+        page = visit(context, site.page("mini", "en", "chapter")).page
+        page.locator("#language").click()
+        assert page.url == site.page("mini", "he", "chapter")
+        with context_of(browser, width=390, java_script_enabled=False) as phone:
+            page = visit(phone, site.page("mini", "he", "chapter")).page
+            page.locator(".menu").click()
+            assert page.locator(".contents").is_visible()
+
+
+def test_index_chooses_and_remembers(site: Site, browser: Browser) -> None:
+    index = f"{site.address}/mini/index.html"
+    for locale, edition in (("he-IL", "he"), ("en-GB", "en"), ("fr-FR", "en")):
+        with context_of(browser, locale=locale) as context:
+            page = visit(context, index).page
+            page.wait_for_url(site.page("mini", edition, "index"))
+    with context_of(browser, locale="en-GB") as context:
+        page = visit(context, site.page("mini", "en", "chapter")).page
+        page.locator("#language").click()
+        page.wait_for_url(site.page("mini", "he", "chapter"))
+        page.goto(index)
+        page.wait_for_url(site.page("mini", "he", "index"))
+    with context_of(browser, width=390, java_script_enabled=False) as context:
+        seen = visit(context, index)
+        assert not seen.trouble
+        for edition in EDITIONS:
+            seen.page.goto(index)
+            seen.page.locator(f"a[hreflang={edition}]").click()
+            assert seen.page.url == site.page("mini", edition, "index")
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_light_and_dark(site: Site, browser: Browser, edition: str) -> None:
+    def paper(page: Page) -> str:
+        colour: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return colour
+
+    address = site.page("mini", edition, "chapter")
+    with context_of(browser, color_scheme="dark") as context:
+        assert paper(visit(context, address).page) == "rgb(16, 22, 29)"
+    with context_of(browser, color_scheme="light") as context:
+        page = visit(context, address).page
+        assert paper(page) == "rgb(255, 255, 255)"
+        page.locator("#theme").click()
+        assert paper(page) == "rgb(16, 22, 29)"
+        page.reload()
+        assert paper(page) == "rgb(16, 22, 29)"
+
+
+@pytest.mark.parametrize(
+    ("edition", "query"),
+    [("en", "couplings"), ("he", "מודלים"), ("he", "שהמודלים"), ("he", "לצפיפויות")],
+)
+def test_search(site: Site, browser: Browser, edition: str, query: str) -> None:
+    with context_of(browser) as context:
+        seen = visit(context, site.page("mini", edition, "index"))
+        field = seen.page.locator(".contents input[name=q]")
+        field.fill(query)
+        field.press("Enter")
+        seen.page.wait_for_selector("ul.search li a")
+        links = seen.page.locator("ul.search li a").evaluate_all("(all) => all.map((a) => a.href)")
+        assert any(site.page("mini", edition, "chapter") in link for link in links)
+        assert not seen.trouble
+
+
+def style(page: Page, selector: str, *names: str) -> list[str]:
+    """Computed styles of the first element that ``selector`` finds."""
+    values: list[str] = page.locator(selector).first.evaluate(
+        "(one, names) => names.map((name) => getComputedStyle(one).getPropertyValue(name))",
+        list(names),
+    )
+    return values
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_direction_of_everything(site: Site, browser: Browser, edition: str) -> None:
+    with context_of(browser) as context:
+        page = visit(context, site.page("mini", edition, "chapter")).page
+        start, end = ("left", "right") if edition == "en" else ("right", "left")
+        for box in (".admonition.note", "details.solution", "details.clinic"):
+            widths = style(page, box, f"border-{start}-width", f"border-{end}-width")
+            assert widths == ["4px", "1px"], box
+        assert style(page, "blockquote", f"border-{end}-width") == ["0px"]
+        assert style(page, "article ul", f"padding-{end}") == ["0px"]
+        assert style(page, "article td", "direction", "text-align") == [EDITIONS[edition], "start"]
+        for code in (".cell_input pre", ".cell_output pre", ".cell_output .highlight-python pre"):
+            assert style(page, code, "direction", "text-align") == ["ltr", "left"], code
+        assert style(page, "p .katex", "direction") == ["ltr"]
+        assert style(page, ".katex-display", "direction") == ["ltr"]
+        contents, article, outline = (
+            page.locator(one).first.bounding_box() for one in (".contents", "article", ".outline")
+        )
+        assert contents is not None
+        assert article is not None
+        assert outline is not None
+        in_order = contents["x"] < article["x"] < outline["x"]
+        assert in_order if edition == "en" else contents["x"] > article["x"] > outline["x"]
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_drawer_on_a_phone(site: Site, browser: Browser, edition: str) -> None:
+    with context_of(browser, width=390) as context:
+        page = visit(context, site.page("mini", edition, "chapter")).page
+        drawer = page.locator(".contents")
+        assert not drawer.is_visible()
+        page.locator(".menu").click()
+        box = drawer.bounding_box()
+        assert box is not None
+        assert box["x"] == 0 if edition == "en" else box["x"] + box["width"] == 390
+        assert drawer.locator("a[aria-current=page]").is_visible()
+        page.keyboard.press("Escape")
+        assert not drawer.is_visible()
+
+
+def test_a_live_figure_loads_when_it_comes_near(site: Site, browser: Browser) -> None:
+    with context_of(browser, width=390) as context:
+        seen = visit(context, site.page("mini", "he", "chapter"))
+        assert "איור אינטראקטיבי" in seen.page.locator(".live").inner_text()
+        assert not [url for url in seen.requests if "/live/chapter/" in url]
+        seen.page.locator(".live").scroll_into_view_if_needed()
+        seen.page.wait_for_selector(".live[data-ready] output")
+        assert seen.page.locator(".live").inner_text().strip() == "he: 7 layers"
+        assert style(seen.page, ".live-figure", "font-weight") == ["700"]
+        assert not seen.trouble
+    with context_of(browser, java_script_enabled=False) as context:
+        page = visit(context, site.page("mini", "en", "chapter")).page
+        assert "It needs JavaScript." in page.locator(".live").inner_text()
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_figures_claims_and_folded_code(site: Site, browser: Browser, edition: str) -> None:
+    with context_of(browser) as context:
+        page = visit(context, site.page("mini", edition, "chapter")).page
+        image = page.locator("figure#fig-nf1 img")
+        alt, caption, fold = {
+            "en": ("A falling curve", "Fig. 1 The loss against", "Show the source"),
+            "he": ("עקומה יורדת", "איור 1 ההפסד לעומת", "הצגת הקוד"),
+        }[edition]
+        assert image.get_attribute("alt") == alt
+        assert image.get_attribute("width") is not None
+        assert page.locator("figure#fig-nf1 figcaption").inner_text().startswith(caption)
+        assert page.locator("details.hide summary .collapsed").inner_text() == fold
+        assert page.locator(".claim").count() == 2
+        page = visit(context, site.page("mini", edition, "claims")).page
+        first = page.locator("table.claims tbody tr").first
+        assert first.locator("a").get_attribute("href") == "chapter.html#nf1"
+        words = {"en": "spline flow: gap to the floor", "he": "זרימת ספליין: הפער מהרצפה"}
+        assert words[edition] in first.inner_text()
+        assert "0.031" in first.inner_text()
+        # NF1a has no section of its own: it leads to NF1
+        second = page.locator("table.claims tbody tr").nth(1)
+        assert second.locator("a").get_attribute("href") == "chapter.html#nf1"
+
+
+def test_plain_jupyter_book_build(tmp_path: Path) -> None:
+    """`jupyter-book build .` makes the English edition, alone and without a language switch."""
+    command = [sys.executable, "-m", "jupyter_book.cli.main"]
+    program = shutil.which("jupyter-book", path=str(Path(sys.executable).parent))
+    if program is not None:
+        command = [program]
+    done = subprocess.run(
+        [*command, "build", ".", "-W", "--keep-going", "--path-output", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    home = (tmp_path / "_build" / "html" / f"{TOCS['book']['root']}.html").read_text()
+    assert 'lang="en" dir="ltr"' in home
+    assert 'id="language"' not in home
