@@ -22,6 +22,11 @@ def setup(seed: int = 0) -> None:
     use_style()
 
 
+def seeded(seed: int) -> torch.Generator:
+    """A source of randomness that starts at ``seed`` and is not shared with anything else."""
+    return torch.Generator().manual_seed(seed)
+
+
 def show_source(*objects: Callable[..., object] | type) -> Markdown:
     """The source code of functions, classes or methods of this package, as it stands there.
 

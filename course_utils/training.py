@@ -7,6 +7,7 @@ pass, so another device or several of them are a matter of the ``Fabric`` that i
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ def train(
     objective, optimizer = fabric.setup(_Objective(model, loss), optimizer)
     history, watch, start = History(), _TailWatch(), time.process_time()
     try:
-        for step in trange(steps, desc="training", leave=False):
+        for step in trange(steps, desc="training", leave=False, disable=_silent()):
             if validate and step % epoch == 0:
                 _record(history, step, validate, watch)
             batch_loss = objective(fabric.to_device(next(batches))).mean()
@@ -106,6 +107,11 @@ def train(
         history.interrupted = True
     history.seconds = time.process_time() - start
     return history
+
+
+def _silent() -> bool:
+    """Whether progress bars are off: tqdm's own switch, which its notebook bar does not read."""
+    return "TQDM_DISABLE" in os.environ
 
 
 class _Objective(nn.Module):

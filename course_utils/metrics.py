@@ -1,0 +1,69 @@
+"""How far a model of points on the plane is from the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from course_utils.checks import check_count, check_points
+from course_utils.data import PlaneData
+
+
+class Estimate(NamedTuple):
+    """A mean over samples and its standard error."""
+
+    mean: float
+    standard_error: float
+
+
+@torch.no_grad()
+def kl_to_truth(
+    log_prob: Callable[[Tensor], Tensor],
+    data: PlaneData,
+    n: int = 100_000,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    """KL(p‖q) = E_p[log p(x) − log q(x)] in nats, from n fresh points of the data.
+
+    This is the gap between the model's negative log-likelihood and its floor, the entropy of the
+    data.
+
+    Args:
+        log_prob: the model's log q, (B, 2) → (B,).
+        data: the truth p.
+        n: number of points; the standard error falls as 1/√n.
+        generator: source of randomness.
+
+    Raises:
+        ValueError: n < 2.
+    """
+    x = data.sample(check_count("n", n, least=2), generator)
+    ratio = torch.cat([data.log_prob(part) - log_prob(part) for part in x.split(10_000)]).double()
+    return Estimate(float(ratio.mean()), float(ratio.std()) / n**0.5)
+
+
+def share_off_support(data: PlaneData, x: Tensor) -> float:
+    """Share of the points x (B, 2) where the true density is zero."""
+    return 1 - float(data.inside(x).double().mean())
+
+
+def path_ratio(path: Tensor) -> Tensor:
+    """Length of each path over the distance between its ends, 1 for a straight line.
+
+    Args:
+        path: (T, B, D), the points at T ≥ 2 moments.
+
+    Returns:
+        Tensor of shape (B,).
+
+    Raises:
+        ValueError: fewer than two moments, or not three axes.
+    """
+    if path.ndim != 3 or len(path) < 2:
+        raise ValueError(f"a path must have shape (T, B, D) with T ≥ 2, got {tuple(path.shape)}")
+    check_points(path.flatten(1), dim=path.shape[1] * path.shape[2])
+    length = path.diff(dim=0).norm(dim=2).sum(0)
+    return length / (path[-1] - path[0]).norm(dim=1)
