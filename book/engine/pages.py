@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import struct
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ _IMAGE = re.compile(r'<img\b([^>]*?)\bsrc="([^"]+)"([^>]*?)/?>')
 _TOGGLE = re.compile(r'<summary aria-label="Toggle hidden content">')
 _PROMPT = re.compile(r'(<p class="(?:collapsed|expanded) admonition-title">)(Show|Hide) the (\w+)')
 _LIVE = re.compile(r'<div class="live" data-live="([^"]+)"')
-_CURRENT = '<a class="current reference internal" href="#">'
+# What the list of chapters tells assistive technology
+_CONTENTS = {
+    '<a class="current reference internal" href="#">': '<a aria-current="page" href="#">',
+    'class="caption" role="heading"': 'class="caption" role="heading" aria-level="2"',
+}
 
 
 def _pick_language(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -105,18 +110,32 @@ def _prompt(verb: str, what: str, language: str) -> str:
     return translate(f"{verb} the {{type}}", language).format(type=translate(what, language))
 
 
+def description(doctree: nodes.document | None) -> str:
+    """The first words of a page that hold no formula, for search engines and previews."""
+    for paragraph in doctree.findall(nodes.paragraph) if doctree else ():
+        if paragraph.next_node(nodes.math) is None:
+            return textwrap.shorten(paragraph.astext(), width=160, placeholder=" …")
+    return ""
+
+
 def _complete_context(
-    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
 ) -> None:
     language = app.config.language
+    context["description"] = description(doctree)
     context["dir"] = DIRECTIONS[language]
     context["t"] = lambda word: translate(word, language)
     context["version_of"] = lambda name: frontend.version(app, name)
     context["search_words"] = hebrew()["search"] if language == "he" else {}
     toctree = context["toctree"]
-    context["contents"] = toctree(collapse=False, includehidden=True, titles_only=True).replace(
-        _CURRENT, '<a class="current reference internal" aria-current="page" href="#">'
-    )
+    contents = toctree(collapse=False, includehidden=True, titles_only=True)
+    for found, better in _CONTENTS.items():
+        contents = contents.replace(found, better)
+    context["contents"] = contents
     context["sibling"] = ""
     if app.config.edition_sibling:
         here = app.builder.get_target_uri(pagename)
