@@ -113,7 +113,7 @@ def _prompt(verb: str, what: str, language: str) -> str:
 def description(doctree: nodes.document | None) -> str:
     """The first words of a page that hold no formula, for search engines and previews."""
     for paragraph in doctree.findall(nodes.paragraph) if doctree else ():
-        if paragraph.next_node(nodes.math) is None:
+        if isinstance(paragraph.parent, nodes.section) and not paragraph.next_node(nodes.math):
             return textwrap.shorten(paragraph.astext(), width=160, placeholder=" …")
     return ""
 
