@@ -21,7 +21,8 @@ def check_points(x: Tensor, *, dim: int = 2, dtype: torch.dtype | None = None) -
         ValueError: wrong shape, an empty batch, NaN or infinite coordinates.
     """
     if not isinstance(x, Tensor):
-        raise TypeError(f"points must be a torch.Tensor of shape (B, {dim}), got {type(x).__name__}")
+        got = type(x).__name__
+        raise TypeError(f"points must be a torch.Tensor of shape (B, {dim}), got {got}")
     if x.ndim != 2 or x.shape[1] != dim:
         raise ValueError(f"points must have shape (B, {dim}), got {tuple(x.shape)}")
     if x.shape[0] == 0:
@@ -53,7 +54,7 @@ def check_labels(label: Tensor, *, classes: int, batch: int) -> Tensor:
         raise TypeError(f"labels must be a torch.int64 tensor, got {got}")
     if label.shape != (batch,):
         raise ValueError(f"labels must have shape ({batch},), got {tuple(label.shape)}")
-    if label.numel() and not (0 <= int(label.min()) and int(label.max()) < classes):
+    if label.numel() and (label.min() < 0 or label.max() >= classes):
         raise ValueError(
             f"labels must lie in 0 … {classes - 1}, got {int(label.min())} … {int(label.max())}"
         )

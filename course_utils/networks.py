@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ def mlp(sizes: Sequence[int], *, zero_last: bool = False) -> nn.Sequential:
         zero_last: start the last layer at zero, so that the output starts at zero.
     """
     layers: list[nn.Module] = []
-    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(check_count("size", a), check_count("size", b)), nn.SiLU()]
     last = layers[-2]
     if zero_last and isinstance(last, nn.Linear):

@@ -6,7 +6,7 @@ meaning, a marker, a line style or a place carries it too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +19,6 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from torch import Tensor
 
 from course_utils.checks import check_count
-from course_utils.data import OlympicRings
 from course_utils.data.rings import CENTRES, INNER, OUTER
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import cos, isfinite, pi
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -21,7 +22,8 @@ from tqdm.auto import trange
 
 from course_utils.checks import check_count, check_positive
 
-Loss = Callable[[nn.Module, Tensor], Tensor]  # (model, batch) → the loss of every sample, (B,)
+M = TypeVar("M", bound=nn.Module)
+Loss = Callable[[M, Tensor], Tensor]  # (model, batch) → the loss of every sample, (B,)
 Validation = Callable[[], Mapping[str, Tensor]]  # name → one value per held-out sample, (N,)
 
 
@@ -54,8 +56,8 @@ def warmup_cosine(steps: int, warmup: int = 50) -> Callable[[int], float]:
 
 
 def train(
-    model: nn.Module,
-    loss: Loss,
+    model: M,
+    loss: Loss[M],
     batches: Iterator[Tensor],
     steps: int,
     *,
@@ -117,7 +119,7 @@ def _silent() -> bool:
 class _Objective(nn.Module):
     """The loss as a module, so that every engine sees one ``forward``."""
 
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
+    def __init__(self, model: M, loss: Loss[M]) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 

@@ -1,9 +1,9 @@
 """The square [−1, 1]² with five radial classes.
 
-    class of x:  0 if |x| < ¼, 1 if |x| < ½, 2 if |x| < ¾, 3 if |x| < 1, else 4 (the corners)
+class of x:  0 if |x| < ¼, 1 if |x| < ½, 2 if |x| < ¾, 3 if |x| < 1, else 4 (the corners)
 
-    uniform:   p(x) = 1/4,                      p(x | c) = 1/area(c)
-    by class:  p(x) = 1/(5·area(c(x))),         the classes drawn equally often
+uniform:   p(x) = 1/4,                      p(x | c) = 1/area(c)
+by class:  p(x) = 1/(5·area(c(x))),         the classes drawn equally often
 """
 
 from __future__ import annotations

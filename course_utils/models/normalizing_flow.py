@@ -232,9 +232,11 @@ class NormalizingFlow(nn.Module):
         dim: D.
     """
 
+    layers: Sequence[Bijection]
+
     def __init__(self, layers: Sequence[Bijection], dim: int = 2) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
         self.dim = check_count("dim", dim)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -280,9 +282,7 @@ class NormalizingFlow(nn.Module):
 
     def base_sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n points (n, D) of the base N(0, I), in the model's dtype."""
-        return torch.randn(
-            check_count("n", n), self.dim, generator=generator, dtype=self._dtype()
-        )
+        return torch.randn(check_count("n", n), self.dim, generator=generator, dtype=self._dtype())
 
     @torch.no_grad()
     def path(self, z: Tensor) -> Tensor:
@@ -347,7 +347,7 @@ def affine_flow(
 
 
 def spline_flow(
-    couplings: int = 2, bins: int = 32, width: int = 64, frequencies: int = 24
+    couplings: int = 2, bins: int = 24, width: int = 64, frequencies: int = 32
 ) -> NormalizingFlow:
     """The same flow with rational-quadratic splines in place of the affine functions.
 

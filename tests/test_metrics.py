@@ -1,0 +1,56 @@
+"""Distances from the truth, on cases whose value is known."""
+
+from math import log
+
+import pytest
+import torch
+from torch import Tensor
+
+from course_utils.data import OlympicRings, Square
+from course_utils.metrics import kl_to_truth, path_ratio, share_off_support
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_kl_of_a_wider_uniform() -> None:
+    """q uniform on a square of twice the side: KL(p‖q) = log 4, and its error is 0."""
+
+    def wider(x: Tensor) -> Tensor:
+        return torch.full((len(x),), -log(16))
+
+    estimate = kl_to_truth(wider, Square(), 1000, seeded())
+    assert estimate.mean == pytest.approx(log(4))
+    assert estimate.standard_error == pytest.approx(0, abs=1e-9)
+
+
+def test_kl_of_the_truth_is_zero_and_of_a_gaussian_positive() -> None:
+    rings = OlympicRings()
+    assert kl_to_truth(rings.log_prob, rings, 1000, seeded()).mean == 0
+    normal = torch.distributions.Normal(0.0, 1.0)
+    estimate = kl_to_truth(lambda x: normal.log_prob(x).sum(1), rings, 50_000, seeded())
+    exact = 1 + log(2 * torch.pi) - rings.entropy()  # z-scored data: E|x|² = 2
+    assert abs(estimate.mean - exact) < 4 * estimate.standard_error
+    assert 0 < estimate.standard_error < 0.01
+
+
+def test_share_off_support() -> None:
+    x = torch.tensor([[0.0, 0.0], [0.5, -0.9], [1.5, 0.0], [0.0, -7.0]])
+    assert share_off_support(Square(), x) == 0.5
+
+
+def test_path_ratio_of_a_line_and_of_a_staircase() -> None:
+    line = torch.stack([torch.zeros(1, 2), torch.ones(1, 2), 3 * torch.ones(1, 2)])
+    stairs = torch.tensor([[[0.0, 0.0]], [[1.0, 0.0]], [[1.0, 1.0]]])
+    assert path_ratio(line).item() == pytest.approx(1)
+    assert path_ratio(stairs).item() == pytest.approx(2**0.5)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match=r"T ≥ 2, got \(1, 4, 2\)"):
+        path_ratio(torch.zeros(1, 4, 2))
+    with pytest.raises(ValueError, match="must be finite"):
+        path_ratio(torch.full((3, 4, 2), float("nan")))
+    with pytest.raises(ValueError, match="n must be at least 2, got 1"):
+        kl_to_truth(Square().log_prob, Square(), 1)

@@ -1,0 +1,48 @@
+"""What notebooks begin with, and how they show code."""
+
+import inspect
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from course_utils import plotting
+from course_utils.models.normalizing_flow import AffineCoupling, NormalizingFlow
+from course_utils.notebook import seeded, setup, show_source
+
+
+def test_setup_seeds_and_pins_threads() -> None:
+    setup(3)
+    first = torch.rand(2)
+    setup(3)
+    assert torch.equal(torch.rand(2), first)
+    assert torch.get_num_threads() == 1
+    assert torch.equal(torch.rand(2, generator=seeded(3)), first)
+
+
+def test_show_source_is_the_code_itself() -> None:
+    shown = show_source(AffineCoupling).data
+    assert shown == f"```python\n{inspect.getsource(AffineCoupling).rstrip()}\n```"
+    methods = show_source(NormalizingFlow.inverse, NormalizingFlow.log_prob).data
+    lines = methods.splitlines()
+    assert "def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:" in lines
+    assert "def log_prob(self, y: Tensor) -> Tensor:" in lines
+    assert "    log_p_z, log_det = self.log_prob_parts(y)" in lines
+    with pytest.raises(TypeError):
+        show_source(len)
+
+
+def test_figures_have_the_shapes_asked_for() -> None:
+    setup()
+    figure, axes = plotting.panels(5, columns=2)
+    assert len(axes) == 5
+    assert figure.get_size_inches()[0] == plotting.WIDTH
+    assert not axes[0].get_xticks().size
+    plt.close(figure)
+    colours = plotting.layer_colours(4)
+    assert colours[0] == (1.0, 1.0, 1.0, 1.0)
+    assert sum(colours[-1][:3]) == min(sum(colour[:3]) for colour in colours)
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        plotting.panels(0)
+    grid = plotting.grid_points((0, 10), (1, 12), 3)
+    assert grid[:4].tolist() == [[0, 10], [0.5, 10], [1, 10], [0, 11]]
