@@ -14,12 +14,20 @@ A Sphinx extension, loaded by ``_config.yml``. Each module does one thing:
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 
 BOOK = Path(__file__).resolve().parent.parent
+
+
+def digest() -> str:
+    """A digest of what pages are made with: when it changes, every page is made again."""
+    made_with = [*BOOK.glob("engine/*.py"), *BOOK.glob("strings/*"), *BOOK.glob("scripts/*.mjs")]
+    content = b"".join(path.read_bytes() for path in sorted(made_with))
+    return hashlib.sha256(content).hexdigest()
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -29,6 +37,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_theme("companion", str(BOOK / "templates"))
     # The address of the other edition's root, relative to this one's; empty: there is none.
     app.add_config_value("edition_sibling", "", "html", str)
+    app.add_config_value("engine_digest", digest(), "env", str)
     # jupyter-book sets this for an extension that the book does not load.
     app.add_config_value("comments_config", {}, "", dict)
     for module in (strings, frontend, katex, reader, pages, search, results):

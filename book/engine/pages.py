@@ -27,6 +27,8 @@ _IMAGE = re.compile(r'<img\b([^>]*?)\bsrc="([^"]+)"([^>]*?)/?>')
 _TOGGLE = re.compile(r'<summary aria-label="Toggle hidden content">')
 _PROMPT = re.compile(r'(<p class="(?:collapsed|expanded) admonition-title">)(Show|Hide) the (\w+)')
 _LIVE = re.compile(r'<div class="live" data-live="([^"]+)"')
+_STYLE = re.compile(r'\s*\bstyle="([^"]*)"')
+_PIXELS = re.compile(r"\b(width|height): (\d+)(?:\.\d+)?px")
 # What the list of chapters tells assistive technology
 _CONTENTS = {
     '<a class="current reference internal" href="#">': '<a aria-current="page" href="#">',
@@ -75,16 +77,21 @@ def png_size(path: Path) -> tuple[int, int] | None:
 
 
 def _finish_image(app: Sphinx, found: re.Match[str]) -> str:
-    """Tell the browser the size of an image, so that the page does not jump."""
+    """Tell the browser the size of an image, so that the page does not jump.
+
+    The size stands in attributes, not in styles: the stylesheet may then make the image smaller
+    and keep its shape.
+    """
     before, address, after = found.groups()
-    rest = before + after
-    path = Path(app.outdir) / "_images" / Path(address).name
-    original = next((src for src, (_, name) in app.env.images.items() if name == path.name), None)
-    size = None
-    if original and "width=" not in rest:
-        size = png_size(Path(app.srcdir) / original)
-    extra = f' width="{size[0]}" height="{size[1]}"' if size else ""
-    return f'<img{before}src="{address}"{after.rstrip()}{extra} loading="lazy" decoding="async">'
+    rest = _STYLE.sub("", before + after).rstrip()
+    said = dict(_PIXELS.findall("".join(_STYLE.findall(before + after))))
+    if not said and "width=" not in rest:
+        name = Path(address).name
+        original = next((src for src, (_, to) in app.env.images.items() if to == name), None)
+        size = png_size(Path(app.srcdir) / original) if original else None
+        said = {"width": str(size[0]), "height": str(size[1])} if size else {}
+    extra = "".join(f' {name}="{value}"' for name, value in sorted(said.items()))
+    return f'<img{rest} src="{address}"{extra} loading="lazy" decoding="async">'
 
 
 def _mark_claims(found: re.Match[str]) -> str:

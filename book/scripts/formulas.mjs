@@ -3,13 +3,18 @@
 import { createInterface } from "node:readline";
 import katex from "katex";
 
-console.warn = () => {}; // Hebrew inside \text{} has no metrics in KaTeX's fonts; browsers cope
+console.warn = () => {}; // about letters without metrics, see below
+
+// KaTeX knows no height of Hebrew letters and would set what is above or below them too close:
+// an invisible parenthesis inside gives the height.
+const hebrewText = /(\\text(?:bf|it|rm)?\{)([^{}]*[\u05d0-\u05ea][^{}]*)\}/g;
+const withHeight = (tex) => tex.replace(hebrewText, "$1$2\\vphantom{(}}");
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { tex, options } = JSON.parse(line);
   let reply;
   try {
-    const html = katex.renderToString(tex, {
+    const html = katex.renderToString(withHeight(tex), {
       strict: "ignore",
       ...options,
       macros: { ...options.macros }, // KaTeX writes into it

@@ -187,11 +187,22 @@ def test_page(
 
         wide = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide[0] <= wide[1], "the page scrolls sideways"
+        page.evaluate("document.querySelectorAll('img').forEach((i) => { i.loading = 'eager'; })")
+        page.evaluate("Promise.all([...document.images].map((i) => i.decode()))")
         unreachable = page.evaluate(
             """[...document.querySelectorAll(".scroll, article pre")]
                .filter((e) => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0).length"""
         )
         assert unreachable == 0, "something scrolls that the keyboard cannot reach"
+        distorted = page.evaluate(
+            """[...document.images].filter((i) => {
+                 const style = getComputedStyle(i);
+                 const frame = parseFloat(style.paddingTop) + parseFloat(style.borderTopWidth);
+                 const shape = (i.offsetWidth - 2 * frame) / (i.offsetHeight - 2 * frame);
+                 return i.complete && Math.abs(shape * i.naturalHeight / i.naturalWidth - 1) > 0.05;
+               }).map((i) => i.src)"""
+        )
+        assert not distorted, "images out of shape"
         silent = page.evaluate(
             "[...document.images].filter((i) => !i.alt && !i.closest('.brand')).map((i) => i.src)"
         )
