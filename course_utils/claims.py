@@ -57,7 +57,8 @@ def claim(
             ``digits`` decimals, and only ``=`` takes an infinite one.
         unit: what follows the bound, such as ``nats`` or ``%``.
         digits: decimals of a printed float. The measured value gets more where rounding would make
-            the printed line contradict its verdict (0.0399 is not "0.040" beside "< 0.040").
+            the printed line contradict its verdict (0.03996 is not "0.040" beside "< 0.040") or
+            turn a small number into 0.000.
 
     A NaN or infinite ``measured`` never satisfies a claim, with one exception: ``= inf`` and
     ``= -inf`` hold for exactly that value.
@@ -149,7 +150,7 @@ def _show(value: Scalar, digits: int) -> str:
 
 
 def _show_measured(value: Scalar, symbol: str, limit: Scalar, digits: int) -> str:
-    """``value`` with the fewest decimals, at least ``digits``, that keep the verdict true."""
+    """``value`` with the fewest decimals, at least ``digits``, that keep verdict and size."""
     if not isinstance(value, float) or not math.isfinite(value):
         return str(value)
     verdict = _holds(value, symbol, limit)
@@ -158,5 +159,6 @@ def _show_measured(value: Scalar, symbol: str, limit: Scalar, digits: int) -> st
 
 
 def _keeps(value: float, symbol: str, limit: Scalar, digits: int, verdict: bool) -> bool:
-    """Whether ``value`` rounded to ``digits`` decimals gets the same ``verdict``."""
-    return _holds(round(value, digits), symbol, limit) == verdict
+    """Whether ``value`` rounded to ``digits`` decimals says as much: same verdict, not a bare 0."""
+    rounded = round(value, digits)
+    return _holds(rounded, symbol, limit) == verdict and (rounded != 0 or value == 0)

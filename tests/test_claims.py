@@ -42,6 +42,8 @@ def test_a_false_claim_raises_and_prints_nothing(capsys: pytest.CaptureFixture[s
         (True, "=", True, "= True (measured True)"),
         (-math.inf, "=", -math.inf, "= -inf (measured -inf)"),
         (torch.tensor(0.25), "<", 0.5, "< 0.500 (measured 0.250)"),
+        (0.000012, "<", 0.5, "< 0.500 (measured 0.00001)"),
+        (0.0, "<", 0.5, "< 0.500 (measured 0.000)"),
         (np.float32(0.25), "<", 0.5, "< 0.500 (measured 0.250)"),
         (np.int64(3), "=", torch.tensor(3), "= 3 (measured 3)"),
     ],
