@@ -16,7 +16,7 @@ help: ## Show these commands
 book: $(READY) ## Build both editions into _build/site
 	$(ENGINE) engine.build
 
-serve: book ## Build the book and serve it on http://127.0.0.1:$(PORT)
+serve: book ## Build the book and serve it on this machine (PORT=8000)
 	@echo "Read the book at http://127.0.0.1:$(PORT) (stop with Ctrl-C)"
 	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/site
 

@@ -25,6 +25,8 @@ from engine.strings import translate
 
 LOGGER = logging.getLogger(__name__)
 
+# Words without Hebrew that stand together, after a space or a maqaf: they read from left to right
+_ISLAND = re.compile(r"(?<![^\s־])([^\sא-ת־]+(?:\s+[^\sא-ת־]+)*(?<![,:;.]))(?=[,:;.]?(?:\s|$))")
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
 
@@ -51,6 +53,16 @@ def claims_of(cell: dict[str, Any], language: str) -> list[Claim]:
         )
     pairs = zip(claims, worded, strict=True)
     return [replace(claim, statement=str(text)) for claim, text in pairs]
+
+
+def islands(text: str) -> list[nodes.Node]:
+    """The text, with numbers, names and relations kept in order where Hebrew surrounds them."""
+    parts = _ISLAND.split(text)
+    return [
+        nodes.inline("", part, classes=["ltr"]) if number % 2 else nodes.Text(part)
+        for number, part in enumerate(parts)
+        if part
+    ]
 
 
 def title_of(notebook: dict[str, Any], language: str) -> str:
@@ -116,7 +128,7 @@ class Claims(SphinxDirective):
                 refwarn=True,
                 claim_of=docname,
             )
-            text = nodes.paragraph("", claim.statement)
+            text = nodes.paragraph("", "", *islands(claim.statement))
             measured = nodes.paragraph("", "", nodes.inline("", claim.measured, classes=["ltr"]))
             body += _row([nodes.paragraph("", "", link), text, measured])
         group += body

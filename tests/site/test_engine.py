@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import docutils.nodes
 import minibook
 import nbformat
 import pytest
@@ -128,6 +129,23 @@ def test_claims_have_a_hebrew_wording_each() -> None:
     cell.metadata.claims.he.pop()
     with pytest.raises(ValueError, match=r"prints 2 claims .* has 1"):
         results.claims_of(cell, "he")
+
+
+@pytest.mark.parametrize(
+    ("text", "left_to_right"),
+    [
+        ("ההפרש < 0.010 nats", ["< 0.010 nats"]),
+        ("מחוץ לתיבה [-1, 5] x [-2, 1] > 0.080", ["[-1, 5] x [-2, 1] > 0.080"]),
+        ("דירוג לפי log p_Z בלבד: D (בחוץ) = 1", ["log p_Z", "D", "= 1"]),
+        ("מרחק מ־1 + log 2π, ממוצע של 1,000", ["1 + log 2π", "1,000"]),
+        ("gap < 0.040 nats", ["gap < 0.040 nats"]),
+    ],
+)
+def test_left_to_right_islands_in_a_claim(text: str, left_to_right: list[str]) -> None:
+    parts = results.islands(text)
+    assert "".join(part.astext() for part in parts) == text
+    inline = [part.astext() for part in parts if isinstance(part, docutils.nodes.inline)]
+    assert inline == left_to_right
 
 
 def test_hebrew_edition_is_derived() -> None:
