@@ -26,7 +26,9 @@ test: $(READY) ## Check style and types, run all tests, compare the notebooks' o
 	$(BIN)/pytest --nbval
 
 lab: $(READY) ## Open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks
+	@folder=$$($(BIN)/python -c 'import jupyter_server; print(jupyter_server.DEFAULT_STATIC_FILES_PATH)'); \
+		mkdir -p "$$folder/custom" && cp book/styles/jupyterlab.css "$$folder/custom/custom.css"
+	$(BIN)/jupyter lab --custom-css notebooks
 
 refresh: $(READY) ## Run the notebooks again and store their outputs
 	$(ENGINE) engine.refresh

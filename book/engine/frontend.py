@@ -63,13 +63,14 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def stylesheet() -> str:
-    """Typeface, formulas and the site's own styles, in that order, as one sheet."""
+    """Typeface, formulas and the site's own (numbered) styles, in that order, as one sheet."""
     typeface = (TYPEFACE / "index.css").read_text(encoding="utf-8")
     typeface = typeface.replace("./files/", "fonts/").replace("woff2-variations", "woff2")
     formulas = (KATEX / "katex.min.css").read_text(encoding="utf-8")
     # Every browser that knows light-dark() reads woff2.
     formulas = re.sub(r',url\([^)]+\) format\("(?:woff|truetype)"\)', "", formulas)
-    own = [path.read_text(encoding="utf-8") for path in sorted((BOOK / "styles").glob("*.css"))]
+    sheets = sorted((BOOK / "styles").glob("[0-9]*.css"))
+    own = [path.read_text(encoding="utf-8") for path in sheets]
     return "\n".join([typeface, formulas, *own])
 
 
