@@ -140,8 +140,14 @@ function render({ model, el }) {
   fresh.addEventListener("click", drawNewPoints);
   const resized = new ResizeObserver(draw);
   resized.observe(el);
+  const themed = new MutationObserver(draw);
+  themed.observe(document.documentElement, { attributeFilter: ["data-theme"] });
   drawNewPoints();
-  return () => { cancelAnimationFrame(timer); resized.disconnect(); };
+  return () => {
+    cancelAnimationFrame(timer);
+    resized.disconnect();
+    themed.disconnect();
+  };
 }
 
 export default { render };
