@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def check_points(x: Tensor, *, dim: int = 2, dtype: torch.dtype | None = None) -> Tensor:
+def check_points(
+    x: Tensor, *, dim: int = 2, dtype: torch.dtype | None = None
+) -> Tensor:
     """Return ``x`` if it is a batch of finite points.
 
     Args:
@@ -26,7 +28,9 @@ def check_points(x: Tensor, *, dim: int = 2, dtype: torch.dtype | None = None) -
     if x.ndim != 2 or x.shape[1] != dim:
         raise ValueError(f"points must have shape (B, {dim}), got {tuple(x.shape)}")
     if x.shape[0] == 0:
-        raise ValueError(f"points must hold at least one row, got an empty batch {tuple(x.shape)}")
+        raise ValueError(
+            f"points must hold at least one row, got an empty batch {tuple(x.shape)}"
+        )
     if dtype is None and not x.is_floating_point():
         raise TypeError(f"points must have a floating dtype, got {x.dtype}")
     if dtype is not None and x.dtype != dtype:
@@ -43,7 +47,7 @@ def check_points(x: Tensor, *, dim: int = 2, dtype: torch.dtype | None = None) -
 
 
 def check_labels(label: Tensor, *, classes: int, batch: int) -> Tensor:
-    """Return ``label`` if it is one class index in 0 … classes−1 for each point of the batch.
+    """Return ``label`` if it is an index in 0 … classes−1 for each of the points.
 
     Raises:
         TypeError: not a tensor of integers.
@@ -56,7 +60,8 @@ def check_labels(label: Tensor, *, classes: int, batch: int) -> Tensor:
         raise ValueError(f"labels must have shape ({batch},), got {tuple(label.shape)}")
     if label.numel() and (label.min() < 0 or label.max() >= classes):
         raise ValueError(
-            f"labels must lie in 0 … {classes - 1}, got {int(label.min())} … {int(label.max())}"
+            f"labels must lie in 0 … {classes - 1},"
+            f" got {int(label.min())} … {int(label.max())}"
         )
     return label
 
@@ -94,5 +99,7 @@ def check_option(name: str, value: str, options: Iterable[str]) -> str:
     """
     known = list(options)
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}"
+        )
     return value

@@ -1,11 +1,12 @@
 """Claims: the verdicts that a notebook prints, checked as they are printed.
 
-A chapter answers its question in words, and the run must support them. Each such sentence is one
-call of :func:`claim`, which prints one line
+A chapter answers its question in words, and the run must support them. Each such
+sentence is one call of :func:`claim`, which prints one line
 
     ✓ <question> <text> <op> <bound> <unit> (measured <value>)
 
-or stops the notebook. :func:`parse_claims` reads the lines back; the format lives only here.
+or stops the notebook. :func:`parse_claims` reads the lines back; the format lives here
+only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_SYMBOLS = {"<": "<", "<=": "≤", "≤": "≤", ">": ">", ">=": "≥", "≥": "≥", "==": "=", "=": "="}
+_SYMBOLS = {
+    "<": "<",
+    "<=": "≤",
+    "≤": "≤",
+    ">": ">",
+    ">=": "≥",
+    "≥": "≥",
+    "==": "=",
+    "=": "=",
+}
 _QUESTION = re.compile(r"[A-Z]+\d+[a-z]?")
 _LINE = re.compile(r"^✓ ([A-Z]+\d+[a-z]?) (.+) \(measured ([^()\n]+)\)$", re.MULTILINE)
 _MOST_DIGITS = 17  # of a float64
@@ -45,27 +55,29 @@ def claim(
     unit: str = "",
     digits: int = 3,
 ) -> None:
-    """Print ``✓ NF1 text < 0.040 nats (measured 0.031)`` if ``measured op bound`` holds.
+    """Print ``✓ NF1 text < 0.040 nats (measured 0.031)`` if it is true.
 
     Args:
-        question: id of the question that the claim answers, such as ``NF1`` or ``VAE3a``.
+        question: id of the question that the claim answers, such as ``NF1`` or
+            ``VAE3a``.
         text: what is measured, in words.
         measured: a number, a string, or a tensor or array of shape ().
-        op: ``<``, ``≤``, ``>``, ``≥`` or ``=`` (also ``<=``, ``>=``, ``==``). ``=`` is exact and
-            meant for counts, strings and exact values.
-        bound: a number or string. It is compared as it is printed: a float must have no more than
-            ``digits`` decimals, and only ``=`` takes an infinite one.
+        op: ``<``, ``≤``, ``>``, ``≥`` or ``=`` (also ``<=``, ``>=``, ``==``). ``=`` is
+            exact and meant for counts, strings and exact values.
+        bound: a number or string. It is compared as it is printed: a float must have no
+            more than ``digits`` decimals, and only ``=`` takes an infinite one.
         unit: what follows the bound, such as ``nats`` or ``%``.
-        digits: decimals of a printed float. The measured value gets more where rounding would make
-            the printed line contradict its verdict (0.03996 is not "0.040" beside "< 0.040") or
-            turn a small number into 0.000.
+        digits: decimals of a printed float. The measured value gets more where rounding
+            would make the printed line contradict its verdict (0.03996 is not "0.040"
+            beside "< 0.040") or turn a small number into 0.000.
 
-    A NaN or infinite ``measured`` never satisfies a claim, with one exception: ``= inf`` and
-    ``= -inf`` hold for exactly that value.
+    A NaN or infinite ``measured`` never satisfies a claim, with one exception:
+    ``= inf`` and ``= -inf`` hold for exactly that value.
 
     Raises:
         ClaimError: ``✗ NF1 text < 0.040 nats (measured 0.051)``, if it does not hold.
-        TypeError: ``measured`` or ``bound`` is no scalar, or the two cannot be compared.
+        TypeError: ``measured`` or ``bound`` is no scalar, or the two cannot be
+            compared.
         ValueError: an ill-formed id, text, unit or bound, or an unknown operator.
     """
     if op not in _SYMBOLS:
@@ -96,7 +108,9 @@ def _scalar(name: str, value: Any) -> Scalar:
         raise TypeError(f"{name} must be a scalar, got shape {shape}")
     plain = value.item() if hasattr(value, "item") else value
     if not isinstance(plain, Scalar):
-        raise TypeError(f"{name} must be a number or a string, got {type(value).__name__}")
+        raise TypeError(
+            f"{name} must be a number or a string, got {type(value).__name__}"
+        )
     return plain
 
 
@@ -108,18 +122,26 @@ def _check_words(question: str, text: str, unit: str) -> None:
         raise ValueError(f"text must say what is measured, got {text!r}")
     for name, words in (("text", text), ("unit", unit)):
         if "\n" in words or "(measured" in words:
-            raise ValueError(f"{name} must be one line without '(measured', got {words!r}")
+            raise ValueError(
+                f"{name} must be one line without '(measured', got {words!r}"
+            )
 
 
 def _check_bound(value: Scalar, symbol: str, limit: Scalar, digits: int) -> None:
-    """Refuse what cannot be compared, and a bound that would be printed as another one."""
+    """Refuse what cannot be compared, and a bound that would print as another."""
     if isinstance(value, str) != isinstance(limit, str):
-        raise TypeError(f"measured and bound must be of one kind, got {value!r} and {limit!r}")
-    if symbol != "=" and (isinstance(value, bool | str) or isinstance(limit, bool | str)):
+        raise TypeError(
+            f"measured and bound must be of one kind, got {value!r} and {limit!r}"
+        )
+    if symbol != "=" and (
+        isinstance(value, bool | str) or isinstance(limit, bool | str)
+    ):
         raise TypeError(f"{symbol} compares numbers, got {value!r} and {limit!r}")
     for name, word in (("measured", value), ("bound", limit)):
         if isinstance(word, str) and not re.fullmatch(r"[^()\n]+", word):
-            raise ValueError(f"{name} must be one line without parentheses, got {word!r}")
+            raise ValueError(
+                f"{name} must be one line without parentheses, got {word!r}"
+            )
     if not isinstance(limit, float):
         return
     if math.isnan(limit) or (math.isinf(limit) and symbol != "="):
@@ -150,15 +172,21 @@ def _show(value: Scalar, digits: int) -> str:
 
 
 def _show_measured(value: Scalar, symbol: str, limit: Scalar, digits: int) -> str:
-    """``value`` with the fewest decimals, at least ``digits``, that keep verdict and size."""
+    """``value`` with the fewest decimals, from ``digits`` on, that keep its meaning."""
     if not isinstance(value, float) or not math.isfinite(value):
         return str(value)
     verdict = _holds(value, symbol, limit)
-    enough = (d for d in range(digits, _MOST_DIGITS) if _keeps(value, symbol, limit, d, verdict))
+    enough = (
+        d
+        for d in range(digits, _MOST_DIGITS)
+        if _keeps(value, symbol, limit, d, verdict)
+    )
     return _show(value, next(enough, _MOST_DIGITS))
 
 
-def _keeps(value: float, symbol: str, limit: Scalar, digits: int, verdict: bool) -> bool:
-    """Whether ``value`` rounded to ``digits`` decimals says as much: same verdict, not a bare 0."""
+def _keeps(
+    value: float, symbol: str, limit: Scalar, digits: int, verdict: bool
+) -> bool:
+    """Whether ``value`` rounded to ``digits`` keeps its verdict and is no bare 0."""
     rounded = round(value, digits)
     return _holds(rounded, symbol, limit) == verdict and (rounded != 0 or value == 0)

@@ -28,8 +28,8 @@ def kl_to_truth(
 ) -> Estimate:
     """KL(p‖q) = E_p[log p(x) − log q(x)] in nats, from n fresh points of the data.
 
-    This is the gap between the model's negative log-likelihood and its floor, the entropy of the
-    data.
+    This is the gap between the model's negative log-likelihood and its floor, the
+    entropy of the data.
 
     Args:
         log_prob: the model's log q, (B, 2) → (B,).
@@ -41,7 +41,9 @@ def kl_to_truth(
         ValueError: n < 2.
     """
     x = data.sample(check_count("n", n, least=2), generator)
-    ratio = torch.cat([data.log_prob(part) - log_prob(part) for part in x.split(10_000)]).double()
+    ratio = torch.cat(
+        [data.log_prob(part) - log_prob(part) for part in x.split(10_000)]
+    ).double()
     return Estimate(float(ratio.mean()), float(ratio.std()) / n**0.5)
 
 
@@ -63,7 +65,9 @@ def path_ratio(path: Tensor) -> Tensor:
         ValueError: fewer than two moments, or not three axes.
     """
     if path.ndim != 3 or len(path) < 2:
-        raise ValueError(f"a path must have shape (T, B, D) with T ≥ 2, got {tuple(path.shape)}")
+        raise ValueError(
+            f"a path must have shape (T, B, D) with T ≥ 2, got {tuple(path.shape)}"
+        )
     check_points(path.flatten(1), dim=path.shape[1] * path.shape[2])
     length = path.diff(dim=0).norm(dim=2).sum(0)
     return length / (path[-1] - path[0]).norm(dim=1)

@@ -14,8 +14,8 @@ from course_utils.checks import check_count, check_positive
 class FourierFeatures(nn.Module):
     """γ(x) = (x, sin(kπx/b), cos(kπx/b)), k = 1 … K, for every coordinate of x.
 
-    A plain network learns slow changes first; these features hand it fast ones, of period down
-    to 2b/K (Tancik et al. 2020, arXiv:2006.10739).
+    A plain network learns slow changes first; these features hand it fast ones, of
+    period down to 2b/K (Tancik et al. 2020, arXiv:2006.10739).
 
     Shapes: x (B, D) → (B, D·(2K + 1)).
 

@@ -14,8 +14,8 @@ from course_utils.plotting import use_style
 def setup(seed: int = 0) -> None:
     """Seed torch, set the book's figure style and pin torch to one thread.
 
-    Networks this small gain nothing from a second thread, and on a busy machine two threads that
-    wait for each other can be several times slower than one.
+    Networks this small gain nothing from a second thread, and on a busy machine two
+    threads that wait for each other can be several times slower than one.
     """
     torch.manual_seed(seed)
     torch.set_num_threads(1)
@@ -23,12 +23,12 @@ def setup(seed: int = 0) -> None:
 
 
 def seeded(seed: int) -> torch.Generator:
-    """A source of randomness that starts at ``seed`` and is not shared with anything else."""
+    """A source of randomness that starts at ``seed``, shared with nothing else."""
     return torch.Generator().manual_seed(seed)
 
 
 def show_source(*objects: Callable[..., object] | type) -> Markdown:
-    """The source code of functions, classes or methods of this package, as it stands there.
+    """The source code of functions, classes or methods, as it stands in its file.
 
     Raises:
         TypeError: an object that has no Python source.
@@ -36,5 +36,7 @@ def show_source(*objects: Callable[..., object] | type) -> Markdown:
     parts = []
     for item in objects:
         source = inspect.getsource(item)  # TypeError if there is none
-        parts.append(inspect.cleandoc("\n" + source) if source[0] == " " else source.rstrip())
+        parts.append(
+            inspect.cleandoc("\n" + source) if source[0] == " " else source.rstrip()
+        )
     return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")

@@ -1,7 +1,7 @@
 """Figures in one style: one palette, readable at the width of a phone.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; where a colour carries
-meaning, a marker, a line style or a place carries it too.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; where a colour
+carries meaning, a marker, a line style or a place carries it too.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from course_utils.data.rings import CENTRES, INNER, OUTER
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, INK, GREY = "#CC79A7", "#56B4E9", "#22272E", "#9AA4AF"
-RING_COLOURS = (BLUE, INK, RED, ORANGE, GREEN)  # the rings' own order, in the book's palette
-LAYER_TIME = LinearSegmentedColormap.from_list("layer time", ["#FFFFFF", "#8CC5E8", "#08306B"])
+# the rings' own order, in the book's palette
+RING_COLOURS = (BLUE, INK, RED, ORANGE, GREEN)
+LAYER_TIME = LinearSegmentedColormap.from_list(
+    "layer time", ["#FFFFFF", "#8CC5E8", "#08306B"]
+)
 WIDTH = 6.0  # inches; a phone shows it at 0.6 of its size
 
 
 def use_style() -> None:
-    """Set matplotlib to the book's style; figures are stored at twice the screen's resolution."""
+    """Set matplotlib to the book's style, with figures at twice the resolution."""
     set_matplotlib_formats("retina")
     plt.rcParams.update(
         {
@@ -37,7 +40,9 @@ def use_style() -> None:
             "figure.dpi": 100,
             "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
-            "axes.prop_cycle": cycler(color=[BLUE, RED, GREEN, PURPLE, ORANGE, SKY, INK]),
+            "axes.prop_cycle": cycler(
+                color=[BLUE, RED, GREEN, PURPLE, ORANGE, SKY, INK]
+            ),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.edgecolor": GREY,
@@ -61,7 +66,9 @@ def to_numpy(x: Tensor) -> np.ndarray:
     return x.detach().cpu().numpy()
 
 
-def panels(count: int, columns: int = 3, ratio: float = 0.72) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, columns: int = 3, ratio: float = 0.72
+) -> tuple[Figure, list[Axes]]:
     """A figure of ``count`` small maps, ``columns`` in a row, without ticks."""
     check_count("count", count)
     rows = -(-count // columns)
@@ -89,28 +96,41 @@ def rings_outline(axis: Axes) -> None:
     """The true edges of the Olympic rings, in raw coordinates, as thin grey circles."""
     for centre in CENTRES.tolist():
         for radius in (INNER, OUTER):
-            axis.add_patch(plt.Circle(centre, radius, fill=False, ec=GREY, lw=0.5, zorder=0))
+            axis.add_patch(
+                plt.Circle(centre, radius, fill=False, ec=GREY, lw=0.5, zorder=0)
+            )
 
 
 def layer_colours(steps: int) -> list[tuple[float, float, float, float]]:
     """One colour a step, white for the start and darkest for the end."""
-    return [LAYER_TIME(i / (check_count("steps", steps, least=2) - 1)) for i in range(steps)]
+    return [
+        LAYER_TIME(i / (check_count("steps", steps, least=2) - 1)) for i in range(steps)
+    ]
 
 
 def trajectories(axis: Axes, path: Tensor) -> None:
-    """Paths (T, B, 2): a grey thread through the points, coloured from white to dark."""
+    """Paths (T, B, 2): a grey thread through points coloured from white to dark."""
     for points in to_numpy(path).swapaxes(0, 1):  # (T, 2)
         axis.plot(*points.T, color=GREY, lw=0.8, zorder=1)
     for points, colour in zip(path, layer_colours(len(path)), strict=True):
-        scatter(axis, points, c=[colour], s=22, alpha=1, lw=0.5, edgecolors=INK, zorder=2)
+        scatter(
+            axis, points, c=[colour], s=22, alpha=1, lw=0.5, edgecolors=INK, zorder=2
+        )
 
 
 def curve_with_floor(
-    axis: Axes, step: Sequence[int], values: Sequence[float], floor: float, *, label: str = "loss"
+    axis: Axes,
+    step: Sequence[int],
+    values: Sequence[float],
+    floor: float,
+    *,
+    label: str = "loss",
 ) -> None:
     """A loss curve above its exact floor, the gap between them shaded."""
     axis.plot(step, values, label=label)
-    axis.axhline(floor, color=INK, ls=(0, (4, 2)), lw=1.2, label=f"exact floor {floor:.3f}")
+    axis.axhline(
+        floor, color=INK, ls=(0, (4, 2)), lw=1.2, label=f"exact floor {floor:.3f}"
+    )
     axis.fill_between(step, floor, values, color=BLUE, alpha=0.12, lw=0)
 
 

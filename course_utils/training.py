@@ -1,8 +1,9 @@
 """The one training loop of the book.
 
-Every model here trains with AdamW, a short warm-up and a cosine that brings the learning rate to
-zero, on batches drawn afresh. Lightning Fabric carries the model, the optimizer and the backward
-pass, so another device or several of them are a matter of the ``Fabric`` that is passed in.
+Every model here trains with AdamW, a short warm-up and a cosine that brings the
+learning rate to zero, on batches drawn afresh. Lightning Fabric carries the model, the
+optimizer and the backward pass, so another device or several of them are a matter of
+the ``Fabric`` that is passed in.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from course_utils.checks import check_count, check_positive
 
 M = TypeVar("M", bound=nn.Module)
 Loss = Callable[[M, Tensor], Tensor]  # (model, batch) → the loss of every sample, (B,)
-Validation = Callable[[], Mapping[str, Tensor]]  # name → one value per held-out sample, (N,)
+# name → one value per held-out sample, (N,)
+Validation = Callable[[], Mapping[str, Tensor]]
 
 
 class TrainingDivergedError(RuntimeError):
@@ -51,7 +53,7 @@ class History:
 
 
 def warmup_cosine(steps: int, warmup: int = 50) -> Callable[[int], float]:
-    """Factor of the learning rate at a step: up from 0 to 1, then (1 + cos πu)/2 down to 0."""
+    """Factor of the learning rate at a step: up to 1, then (1 + cos πu)/2 down to 0."""
     return lambda step: min(1.0, (step + 1) / warmup) * (1 + cos(pi * step / steps)) / 2
 
 
@@ -68,8 +70,8 @@ def train(
 ) -> History:
     """Minimise the mean loss over fresh batches; return the history.
 
-    Stop it at any time (Ctrl-C, or Jupyter's stop button): the model keeps what it has learnt and
-    the history so far is returned.
+    Stop it at any time (Ctrl-C, or Jupyter's stop button): the model keeps what it has
+    learnt and the history so far is returned.
 
     Args:
         model: trained in place.
@@ -77,7 +79,8 @@ def train(
         batches: gives a batch at each ``next``.
         steps: how many steps to take.
         lr: peak learning rate.
-        validate: held-out quantities, one value per sample; the first is watched for divergence.
+        validate: held-out quantities, one value per sample; the first is watched
+            for divergence.
         epoch: validate at the start and after each ``epoch`` steps.
         fabric: where to train; the default is one CPU.
 
@@ -112,7 +115,7 @@ def train(
 
 
 def _silent() -> bool:
-    """Whether progress bars are off: tqdm's own switch, which its notebook bar does not read."""
+    """Whether bars are off: tqdm's own switch, which its notebook bar does not read."""
     return "TQDM_DISABLE" in os.environ
 
 
@@ -128,10 +131,10 @@ class _Objective(nn.Module):
 
 
 class _TailWatch:
-    """Stops a run whose worst hundredth blows up while its mean may still look harmless.
+    """Stops a run whose worst hundredth blows up while its mean may look harmless.
 
-    Compares the 99 % quantile of the held-out loss with the untrained model's: it may grow to
-    ``FACTOR`` times that (at least to ``FACTOR``).
+    Compares the 99 % quantile of the held-out loss with the untrained model's: it may
+    grow to ``FACTOR`` times that (at least to ``FACTOR``).
     """
 
     FACTOR = 3.0
@@ -145,14 +148,17 @@ class _TailWatch:
             self.limit = self.FACTOR * max(1.0, tail)
         if not tail <= self.limit:
             raise TrainingDivergedError(
-                f"training diverged at step {step}: 1 % of the held-out samples have {name} above "
-                f"{tail:.3g} (mean {float(values.mean()):.3g}); the limit is {self.limit:.3g}, "
-                f"{self.FACTOR:g} times the untrained model's. Try a lower learning rate."
+                f"training diverged at step {step}: 1 % of the held-out samples have "
+                f"{name} above {tail:.3g} (mean {float(values.mean()):.3g}); "
+                f"the limit is {self.limit:.3g}, {self.FACTOR:g} times the untrained "
+                "model's. Try a lower learning rate."
             )
 
 
-def _record(history: History, step: int, validate: Validation, watch: _TailWatch) -> None:
-    """Add the means of the held-out quantities to the history; watch the first one's tail."""
+def _record(
+    history: History, step: int, validate: Validation, watch: _TailWatch
+) -> None:
+    """Add the held-out quantities' means to the history; watch the first one's tail."""
     with torch.no_grad():
         quantities = validate()
     watch.check(*next(iter(quantities.items())), step)
@@ -166,6 +172,7 @@ def _finite(loss: Tensor, step: int) -> float:
     value = loss.item()
     if not isfinite(value):
         raise TrainingDivergedError(
-            f"training diverged: the loss is {value} at step {step}. Try a lower learning rate."
+            f"training diverged: the loss is {value} at step {step}. "
+            "Try a lower learning rate."
         )
     return value

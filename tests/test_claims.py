@@ -1,4 +1,4 @@
-"""The claims helper prints what holds, raises what does not, and reads its own lines back."""
+"""The claims helper prints what holds, raises what does not, reads its lines back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def test_line_of_a_true_claim(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == expected
 
 
-def test_a_false_claim_raises_and_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_false_claim_raises_and_prints_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(ClaimError) as error:
         claim("NF1", GAP, 0.0512, "<", 0.040, unit="nats")
     assert str(error.value) == f"✗ NF1 {GAP} < 0.040 nats (measured 0.051)"
@@ -79,7 +81,9 @@ def test_false_claims_raise(measured: Any, op: str, bound: Any) -> None:
         claim("NF1", "x", measured, op, bound)
 
 
-def test_rounding_never_contradicts_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rounding_never_contradicts_the_verdict(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     claim("NF1", "gap", 0.03996, "<", 0.040)
     assert capsys.readouterr().out == "✓ NF1 gap < 0.040 (measured 0.03996)\n"
     with pytest.raises(ClaimError, match=r"≤ 0\.040 \(measured 0\.04004\)"):
@@ -94,7 +98,11 @@ def test_digits(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"question": "nf1"}, ValueError, "question must look like NF1 or VAE3a, got 'nf1'"),
+        (
+            {"question": "nf1"},
+            ValueError,
+            "question must look like NF1 or VAE3a, got 'nf1'",
+        ),
         ({"question": "NF1\n"}, ValueError, "question"),
         ({"question": "NF"}, ValueError, "question"),
         ({"op": "!="}, ValueError, "op must be one of .*, got '!='"),
@@ -102,24 +110,47 @@ def test_digits(capsys: pytest.CaptureFixture[str]) -> None:
         ({"text": "a\nb"}, ValueError, "text must be one line"),
         ({"text": "a (measured b"}, ValueError, "without '\\(measured'"),
         ({"unit": "a\nb"}, ValueError, "unit must be one line"),
-        ({"measured": torch.zeros(2)}, TypeError, r"measured must be a scalar, got shape \(2,\)"),
+        (
+            {"measured": torch.zeros(2)},
+            TypeError,
+            r"measured must be a scalar, got shape \(2,\)",
+        ),
         ({"measured": np.zeros((1, 1))}, TypeError, r"got shape \(1, 1\)"),
-        ({"measured": [1.0]}, TypeError, "measured must be a number or a string, got list"),
+        (
+            {"measured": [1.0]},
+            TypeError,
+            "measured must be a number or a string, got list",
+        ),
         ({"measured": None}, TypeError, "got NoneType"),
         ({"measured": 1j}, TypeError, "got complex"),
         ({"measured": "a"}, TypeError, "one kind, got 'a' and 1"),
         ({"measured": "a", "bound": "b"}, TypeError, "< compares numbers"),
         ({"measured": True}, TypeError, "< compares numbers"),
-        ({"measured": "(a)", "op": "=", "bound": "(a)"}, ValueError, "without parentheses"),
+        (
+            {"measured": "(a)", "op": "=", "bound": "(a)"},
+            ValueError,
+            "without parentheses",
+        ),
         ({"bound": math.inf}, ValueError, "bound of < must be finite, got inf"),
-        ({"bound": math.nan, "op": "="}, ValueError, "bound of = must be finite, got nan"),
+        (
+            {"bound": math.nan, "op": "="},
+            ValueError,
+            "bound of = must be finite, got nan",
+        ),
         ({"bound": 0.0405}, ValueError, "bound 0.0405 has more than digits=3 decimals"),
     ],
 )
-def test_bad_input(change: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_input(
+    change: dict[str, Any], error: type[Exception], message: str
+) -> None:
     good: dict[str, Any] = {
-        "question": "NF1", "text": "gap", "measured": 0, "op": "<", "bound": 1, "unit": "nats"
-    }  # fmt: skip
+        "question": "NF1",
+        "text": "gap",
+        "measured": 0,
+        "op": "<",
+        "bound": 1,
+        "unit": "nats",
+    }
     with pytest.raises(error, match=message):
         claim(**(good | change))
 
@@ -135,4 +166,7 @@ def test_printed_claims_are_read_back(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_other_lines_are_no_claims() -> None:
-    assert parse_claims("✗ NF1 gap < 1 (measured 2)\n✓ all fine\nNF1 gap < 1 (measured 0)") == []
+    assert (
+        parse_claims("✗ NF1 gap < 1 (measured 2)\n✓ all fine\nNF1 gap < 1 (measured 0)")
+        == []
+    )

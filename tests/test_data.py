@@ -28,7 +28,10 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def middles(low: torch.Tensor, high: torch.Tensor, n: int) -> list[torch.Tensor]:
     """Along each axis, the middles of n equal cells of a window."""
-    return [a + (b - a) * (torch.arange(n) + 0.5) / n for a, b in zip(low, high, strict=True)]
+    return [
+        a + (b - a) * (torch.arange(n) + 0.5) / n
+        for a, b in zip(low, high, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -60,9 +63,16 @@ def test_samples_follow_the_density(name: str) -> None:
     x = data.sample(50_000, generator(1)).double()
     low, high = x.amin(0) - 0.05, x.amax(0) + 0.05
     middle = middles(low, high, fine)
-    parts = [data.log_prob(torch.cartesian_prod(p, middle[1])) for p in middle[0].split(50)]
+    parts = [
+        data.log_prob(torch.cartesian_prod(p, middle[1])) for p in middle[0].split(50)
+    ]
     density = torch.cat(parts)
-    mass = density.exp().view(coarse, fine // coarse, coarse, fine // coarse).sum((1, 3)).flatten()
+    mass = (
+        density.exp()
+        .view(coarse, fine // coarse, coarse, fine // coarse)
+        .sum((1, 3))
+        .flatten()
+    )
     cell = ((x - low) / (high - low) * coarse).long().clamp(0, coarse - 1)
     counts = (cell[:, 0] * coarse + cell[:, 1]).bincount(minlength=coarse**2).double()
     expected = mass / mass.sum() * len(x)
@@ -105,21 +115,26 @@ def test_areas_of_the_rings() -> None:
     distance = (raw[:, None] - CENTRES).norm(dim=2)
     hit = ((distance > INNER) & (distance < OUTER)).any(1).double().mean()
     assert float(areas.sum()) == pytest.approx(float(hit) * 6.25 * 3.25, rel=0.01)
-    assert OlympicRings(standardized=False).entropy() == pytest.approx(log(7.015), abs=2e-4)
+    assert OlympicRings(standardized=False).entropy() == pytest.approx(
+        log(7.015), abs=2e-4
+    )
     assert OlympicRings().entropy() == pytest.approx(1.567, abs=1e-3)
     assert OlympicRings("by ring").entropy() == pytest.approx(1.586, abs=1e-3)
 
 
 def test_the_law_by_ring_counts_crossings_twice() -> None:
     by_ring, union = OlympicRings("by ring", False), OlympicRings("union", False)
-    x = torch.tensor([[0.0, 1.0], [0.0, -1.0]])  # on one ring; where rings 0 and 3 cross
+    # on one ring; where rings 0 and 3 cross
+    x = torch.tensor([[0.0, 1.0], [0.0, -1.0]])
     assert by_ring.log_prob(x).diff().item() == pytest.approx(log(2), abs=1e-5)
     assert union.log_prob(x).diff().item() == 0
 
 
 def test_off_the_support_is_minus_infinity() -> None:
     centre_and_far = torch.tensor([[0.0, 0.0], [9.0, 9.0]])
-    assert (OlympicRings(standardized=False).log_prob(centre_and_far) == -torch.inf).all()
+    assert (
+        OlympicRings(standardized=False).log_prob(centre_and_far) == -torch.inf
+    ).all()
     assert not Square().inside(torch.tensor([[1.2, 0.0]])).any()
 
 
@@ -135,9 +150,17 @@ BAD_POINTS = [
     (torch.zeros(3, 3), ValueError, r"shape \(B, 2\), got \(3, 3\)"),
     (torch.zeros(2), ValueError, r"shape \(B, 2\), got \(2,\)"),
     (torch.zeros(0, 2), ValueError, "at least one row, got an empty batch"),
-    (torch.tensor([[0.0, 0.0], [0.0, float("nan")]]), ValueError, "1 of 2 rows .* first at row 1"),
+    (
+        torch.tensor([[0.0, 0.0], [0.0, float("nan")]]),
+        ValueError,
+        "1 of 2 rows .* first at row 1",
+    ),
     (torch.tensor([[0.0, float("inf")]]), ValueError, "must be finite"),
-    (torch.zeros(3, 2, dtype=torch.int64), TypeError, "floating dtype, got torch.int64"),
+    (
+        torch.zeros(3, 2, dtype=torch.int64),
+        TypeError,
+        "floating dtype, got torch.int64",
+    ),
     ([[0.0, 0.0]], TypeError, "must be a torch.Tensor .* got list"),
 ]
 
@@ -176,9 +199,13 @@ def test_bad_counts(count: int) -> None:
 
 
 def test_unknown_options() -> None:
-    with pytest.raises(ValueError, match="law must be one of 'union', 'by ring', got 'rings'"):
+    with pytest.raises(
+        ValueError, match="law must be one of 'union', 'by ring', got 'rings'"
+    ):
         OlympicRings("rings")
     with pytest.raises(ValueError, match="law must be one of 'uniform', 'by class'"):
         Square("disc")
-    with pytest.raises(ValueError, match="noise must be a finite number above 0, got -1"):
+    with pytest.raises(
+        ValueError, match="noise must be a finite number above 0, got -1"
+    ):
         Spiral(noise=-1)

@@ -12,7 +12,11 @@ from torch import nn
 import course_utils.live
 from course_utils.data import OlympicRings
 from course_utils.live import LayersPanel
-from course_utils.models.normalizing_flow import NormalizingFlow, affine_flow, spline_flow
+from course_utils.models.normalizing_flow import (
+    NormalizingFlow,
+    affine_flow,
+    spline_flow,
+)
 
 MODULE = Path(course_utils.live.__file__).parent / "layers.js"
 RUN = """
@@ -31,8 +35,12 @@ def shaken_flow(couplings: int, permutation: str) -> NormalizingFlow:
     return flow
 
 
-@pytest.mark.parametrize(("couplings", "permutation"), [(4, "swap"), (5, "swap"), (7, "random")])
-def test_javascript_gives_the_path_that_torch_gives(couplings: int, permutation: str) -> None:
+@pytest.mark.parametrize(
+    ("couplings", "permutation"), [(4, "swap"), (5, "swap"), (7, "random")]
+)
+def test_javascript_gives_the_path_that_torch_gives(
+    couplings: int, permutation: str
+) -> None:
     flow = shaken_flow(couplings, permutation)
     expected = flow.path(flow.base_sample(20, torch.Generator().manual_seed(0)))
     state = LayersPanel("test", flow, OlympicRings()).state
@@ -51,7 +59,8 @@ def test_javascript_gives_the_path_that_torch_gives(couplings: int, permutation:
 
 def test_the_html_has_no_numbers_and_the_state_travels_beside_it() -> None:
     panels = [
-        LayersPanel("chapter/layers", shaken_flow(3, p), OlympicRings()) for p in ("swap", "random")
+        LayersPanel("chapter/layers", shaken_flow(3, p), OlympicRings())
+        for p in ("swap", "random")
     ]
     bundles = [panel._repr_mimebundle_() for panel in panels]
     data, metadata = bundles[0]
@@ -65,5 +74,7 @@ def test_the_html_has_no_numbers_and_the_state_travels_beside_it() -> None:
 
 
 def test_a_flow_it_cannot_run_is_refused() -> None:
-    with pytest.raises(TypeError, match="affine couplings and permutations, got SplineCoupling"):
+    with pytest.raises(
+        TypeError, match="affine couplings and permutations, got SplineCoupling"
+    ):
         LayersPanel("test", spline_flow(2, 4, 8, 1), OlympicRings())

@@ -36,7 +36,11 @@ FLOWS: dict[str, Callable[[], NormalizingFlow]] = {
     "spline": lambda: spline_flow(2, 8, 16, 3),
     "spline of three": lambda: spline_flow(3, 6, 16, 2),
 }
-DIM = {"permutation of three": 3, "affine in five dimensions": 5, "spline in three dimensions": 3}
+DIM = {
+    "permutation of three": 3,
+    "affine in five dimensions": 5,
+    "spline in three dimensions": 3,
+}
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -56,9 +60,13 @@ def points(n: int, dim: int = 2, spread: float = 1.5, seed: int = 2) -> Tensor:
     return spread * torch.randn(n, dim, generator=generator, dtype=torch.float64)
 
 
-def log_det_by_autograd(f: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
+def log_det_by_autograd(
+    f: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor
+) -> Tensor:
     """log|det ∂y/∂x| of every point, from the full Jacobian of f: x → (y, …)."""
-    jacobians = [torch.autograd.functional.jacobian(lambda p: f(p[None])[0][0], p) for p in x]
+    jacobians = [
+        torch.autograd.functional.jacobian(lambda p: f(p[None])[0][0], p) for p in x
+    ]
     return torch.stack([torch.linalg.slogdet(j).logabsdet for j in jacobians])
 
 
@@ -97,15 +105,18 @@ def test_density_integrates_to_one(name: str) -> None:
         nn.init.normal_(parameter, std=0.2)
     axis = torch.linspace(-reach, reach, n, dtype=torch.float64)
     with torch.no_grad():
-        parts = [flow.log_prob(torch.cartesian_prod(p, axis)).exp().sum() for p in axis.split(70)]
-    assert float(torch.stack(parts).sum()) * (2 * reach / (n - 1)) ** 2 == pytest.approx(
-        1, abs=2e-3
-    )
+        parts = [
+            flow.log_prob(torch.cartesian_prod(p, axis)).exp().sum()
+            for p in axis.split(70)
+        ]
+    assert float(torch.stack(parts).sum()) * (
+        2 * reach / (n - 1)
+    ) ** 2 == pytest.approx(1, abs=2e-3)
 
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_log_prob_is_the_density_of_the_samples(name: str) -> None:
-    """E over the flow's own samples of log p(y) is minus its entropy, H(z) + E[log|det|]."""
+    """E[log p(y)] over the flow's own samples is minus H(z) + E[log|det|]."""
     flow = shaken(FLOWS[name])
     z = points(4000, spread=1.0)
     y, log_det = flow(z)
@@ -116,7 +127,9 @@ def test_log_prob_is_the_density_of_the_samples(name: str) -> None:
     assert torch.allclose(log_p_z + term, flow.log_prob(y))
 
 
-@pytest.mark.parametrize("make", [lambda: affine_flow(4, 16), lambda: spline_flow(2, 16, 32, 6)])
+@pytest.mark.parametrize(
+    "make", [lambda: affine_flow(4, 16), lambda: spline_flow(2, 16, 32, 6)]
+)
 def test_nll_is_never_below_the_entropy(make: Callable[[], NormalizingFlow]) -> None:
     """Cross-entropy = H + KL ≥ H, during training too (minus three standard errors)."""
     torch.manual_seed(0)
@@ -129,7 +142,9 @@ def test_nll_is_never_below_the_entropy(make: Callable[[], NormalizingFlow]) -> 
         optimizer.step()
         if step % 50 == 0:
             nll = negative_log_likelihood(flow, held_out).detach()
-            assert float(nll.mean()) >= data.entropy() - 3 * float(nll.std()) / 5000**0.5
+            assert (
+                float(nll.mean()) >= data.entropy() - 3 * float(nll.std()) / 5000**0.5
+            )
 
 
 def test_affine_flow_equals_zuko_with_copied_weights() -> None:
@@ -141,22 +156,32 @@ def test_affine_flow_equals_zuko_with_copied_weights() -> None:
             2,
             mask=torch.tensor([fixed == 0, fixed == 1]),
             univariate=lambda s, t: (
-                torch.distributions.AffineTransform(t, (3 * torch.tanh(s / 3)).exp()).inv
+                torch.distributions.AffineTransform(
+                    t, (3 * torch.tanh(s / 3)).exp()
+                ).inv
             ),
             shapes=[(), ()],
             hidden_features=(16, 16),
             activation=nn.SiLU,
         ).double()
-        ours = list(zip(linear(coupling.log_scale), linear(coupling.shift), strict=True))
-        for i, (theirs, (s, t)) in enumerate(zip(linear(transform.hyper), ours, strict=True)):
+        ours = list(
+            zip(linear(coupling.log_scale), linear(coupling.shift), strict=True)
+        )
+        for i, (theirs, (s, t)) in enumerate(
+            zip(linear(transform.hyper), ours, strict=True)
+        ):
             weights = (s.weight, t.weight)
-            theirs.weight.data = (torch.block_diag(*weights) if i else torch.cat(weights)).detach()
+            theirs.weight.data = (
+                torch.block_diag(*weights) if i else torch.cat(weights)
+            ).detach()
             theirs.bias.data = torch.cat([s.bias, t.bias]).detach()
         transforms.append(transform)
     oracle = zuko.flows.Flow(
         transforms,
         zuko.flows.UnconditionalDistribution(
-            zuko.distributions.DiagNormal, torch.zeros(2).double(), torch.ones(2).double()
+            zuko.distributions.DiagNormal,
+            torch.zeros(2).double(),
+            torch.ones(2).double(),
         ),
     )
     y = points(200)
@@ -165,12 +190,18 @@ def test_affine_flow_equals_zuko_with_copied_weights() -> None:
 
 def linear(network: nn.Module) -> list[Any]:
     """The linear layers of a network, ours or zuko's."""
-    return [layer for layer in network.modules() if isinstance(layer, (nn.Linear, zuko.nn.Linear))]
+    return [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, (nn.Linear, zuko.nn.Linear))
+    ]
 
 
 def test_spline_equals_zuko_on_the_same_knots() -> None:
     torch.manual_seed(0)
-    ours = RationalQuadraticSpline(2 * torch.randn(300, 1, 3 * 10 - 1).double(), bound=4.0)
+    ours = RationalQuadraticSpline(
+        2 * torch.randn(300, 1, 3 * 10 - 1).double(), bound=4.0
+    )
     oracle = zuko.transforms.MonotonicRQSTransform(
         *torch.zeros(2, 300, 1, 10), torch.zeros(300, 1, 9)
     )
@@ -211,7 +242,9 @@ def test_path_runs_from_noise_to_data_one_axis_at_a_time(name: str) -> None:
 
 
 def orders(flow: NormalizingFlow) -> list[list[int]]:
-    return [layer.order.tolist() for layer in flow.layers if isinstance(layer, Permutation)]
+    return [
+        layer.order.tolist() for layer in flow.layers if isinstance(layer, Permutation)
+    ]
 
 
 def test_swap_moves_both_axes_and_random_permutations_repeat_with_the_seed() -> None:
@@ -239,7 +272,11 @@ BAD = [
         TypeError,
         "dtype torch.float32 like the model, got torch.float64",
     ),
-    (torch.zeros(4, 2).long(), TypeError, "dtype torch.float32 like the model, got torch.int64"),
+    (
+        torch.zeros(4, 2).long(),
+        TypeError,
+        "dtype torch.float32 like the model, got torch.int64",
+    ),
 ]
 
 
@@ -263,11 +300,17 @@ def test_bad_counts_and_options() -> None:
         affine_flow(width=-4)
     with pytest.raises(ValueError, match="frequencies must be at least 0, got -1"):
         spline_flow(frequencies=-1)
-    with pytest.raises(ValueError, match="permutation must be one of 'swap', 'random', got 'flip'"):
+    with pytest.raises(
+        ValueError, match="permutation must be one of 'swap', 'random', got 'flip'"
+    ):
         affine_flow(permutation="flip")
     with pytest.raises(ValueError, match="order must be a permutation of 0 … 1"):
         Permutation([0, 0])
-    with pytest.raises(ValueError, match="bound must be a finite number above 0, got 0"):
+    with pytest.raises(
+        ValueError, match="bound must be a finite number above 0, got 0"
+    ):
         SplineCoupling(bound=0)
-    with pytest.raises(ValueError, match="max_log_scale must be a finite number above 0"):
+    with pytest.raises(
+        ValueError, match="max_log_scale must be a finite number above 0"
+    ):
         AffineCoupling(max_log_scale=float("nan"))

@@ -1,4 +1,4 @@
-"""What every committed notebook must be; ``pytest --nbval`` then compares its outputs."""
+"""What every committed notebook must be; ``pytest --nbval`` compares its outputs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,19 @@ from nbformat import NotebookNode
 from course_utils.claims import parse_claims
 
 PARTS = {"flows", "diffusion", "images", "text"}
-TAGS = {"nbval-skip", "nbval-ignore-output", "raises-exception", "nbval-raises-exception"}
+TAGS = {
+    "nbval-skip",
+    "nbval-ignore-output",
+    "raises-exception",
+    "nbval-raises-exception",
+}
 COMMENT = re.compile(r"^\s*#\s*(?:NBVAL|PYTEST_VALIDATE)_\w+\s*$", re.MULTILINE)
 BAR = re.compile(r"\d%\|")
 
 PATHS = notebook_paths()
-pytestmark = pytest.mark.parametrize("path", PATHS, ids=[str(p.relative_to(ROOT)) for p in PATHS])
+pytestmark = pytest.mark.parametrize(
+    "path", PATHS, ids=[str(p.relative_to(ROOT)) for p in PATHS]
+)
 
 
 def read(path: Path) -> NotebookNode:
@@ -67,7 +74,9 @@ def test_is_whole(path: Path) -> None:
 def test_ran_silently(path: Path) -> None:
     assert [o for o in outputs(path) if o.output_type == "error"] == []
     assert [o.text for o in outputs(path) if o.get("name") == "stderr"] == []
-    shown = [str(o.get("text") or o.get("data", {}).get("text/plain")) for o in outputs(path)]
+    shown = [
+        str(o.get("text") or o.get("data", {}).get("text/plain")) for o in outputs(path)
+    ]
     assert [text for text in shown if BAR.search(text)] == [], "a progress bar"
 
 
@@ -81,7 +90,9 @@ def test_claims_belong_to_sections(path: Path) -> None:
     """A claim ``NF3a`` without a section of its own belongs to ``NF3``."""
     claims = parse_claims(printed(path))
     assert claims, "expected at least one claim, got none"
-    assert printed(path).count("✓") == len(claims), "expected every ✓ to be that of a claim"
+    assert printed(path).count("✓") == len(claims), (
+        "expected every ✓ to be that of a claim"
+    )
     cells = [cell for cell in read(path).cells if cell.cell_type == "markdown"]
     labels = {label for cell in cells for label in dissect(cell.source).labels}
     for claim in claims:

@@ -1,4 +1,4 @@
-"""Both languages say the same, and the checker finds each way in which they can part."""
+"""Both languages say the same, and the checker finds each way they can part."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ from engine.parity import check_notebook, check_page, main
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-TITLE_EN = "(flows)=\n# Normalizing flows\n\nA flow with `torch` learns $p(x)$ from 20,000 points."
-TITLE_HE = "(flows)=\n# זרימות מנרמלות\n\nזרימה לומדת את $p(x)$ מתוך 20000 נקודות בעזרת `torch`."
+TITLE_EN = (
+    "(flows)=\n# Normalizing flows\n\n"
+    "A flow with `torch` learns $p(x)$ from 20,000 points."
+)
+TITLE_HE = (
+    "(flows)=\n# זרימות מנרמלות\n\n"
+    "זרימה לומדת את $p(x)$ מתוך 20000 נקודות בעזרת `torch`."
+)
 BODY_EN = r"""
 (nf1)=
 ## NF1 The loss
 
-The loss in 2-D, see {ref}`the start <flows>`, [the paper](https://example.org/a) and [](#flows):
+The loss in 2-D, see {ref}`the start <flows>`, [the paper](https://example.org/a)
+and [](#flows):
 
 $$
 L = -\log p(x) + \text{constant}
@@ -59,7 +66,8 @@ BODY_HE = r"""
 (nf1)=
 ## NF1 ההפסד
 
-ההפסד במישור הדו־ממדי, ראו [במאמר](https://example.org/a), {ref}`בהתחלה <flows>` ו־[](#flows):
+ההפסד במישור הדו־ממדי, ראו [במאמר](https://example.org/a), {ref}`בהתחלה <flows>`
+ו־[](#flows):
 
 $$
 L = -\log p(x)   + \text{קבוע}
@@ -113,10 +121,13 @@ def good_notebook() -> NotebookNode:
         new_markdown_cell(BODY_EN, metadata={"lang": "en"}),
         new_markdown_cell(wrap(BODY_HE), metadata={"lang": "he"}),
         new_code_cell("plot(L)", metadata={"figure": FIGURE}, outputs=[image]),
-        new_code_cell("check()", metadata={"claims": {"he": [CLAIM_HE]}}, outputs=[printed]),
+        new_code_cell(
+            "check()", metadata={"claims": {"he": [CLAIM_HE]}}, outputs=[printed]
+        ),
     ]
     notebook = new_notebook(cells=cells)
-    return nbformat.reads(nbformat.writes(notebook), as_version=4)  # a copy of all metadata
+    # a copy of all metadata
+    return nbformat.reads(nbformat.writes(notebook), as_version=4)
 
 
 def problems_of(notebook: NotebookNode, folder: Path) -> list[str]:
@@ -125,12 +136,16 @@ def problems_of(notebook: NotebookNode, folder: Path) -> list[str]:
     return check_notebook(path)
 
 
-@pytest.mark.parametrize("path", notebook_paths(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", notebook_paths(), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_notebook_is_in_parity(path: Path) -> None:
     assert check_notebook(path) == []
 
 
-@pytest.mark.parametrize("path", page_paths(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", page_paths(), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_page_is_in_parity(path: Path) -> None:
     assert check_page(path) == []
 
@@ -146,11 +161,21 @@ TEXT_FAULTS = [
     (4, "$$ (loss)", "$$", "label 2: expected 'loss' as in English, got nothing"),
     (4, "L = -", "L = +", r"equation 1: expected 'L = -"),
     (4, r"H = \int p", r"H = \int q", "equation 2: expected 'H = "),
-    (4, "$p_Z$", "$p_X$", "inline formulas: expected ['p_Z'] as in English, got ['p_X']"),
+    (
+        4,
+        "$p_Z$",
+        "$p_X$",
+        "inline formulas: expected ['p_Z'] as in English, got ['p_X']",
+    ),
     (4, "org/a", "org/b", "links and references: expected ['https://example.org/a']"),
     (4, "<flows>", "<rings>", "links and references: expected ['ref:flows']"),
     (4, "(#flows)", "(#rings)", "links and references: expected ['#flows']"),
-    (2, "`torch`", "`numpy`", "inline code: expected ['torch'] as in English, got ['numpy']"),
+    (
+        2,
+        "`torch`",
+        "`numpy`",
+        "inline code: expected ['torch'] as in English, got ['numpy']",
+    ),
     (4, "x = 1", "x = 2", "fenced block 1: expected 'python"),
     (4, "- שתיים\n", "", "list item 2: expected '-' as in English, got '1.'"),
     (
@@ -159,21 +184,71 @@ TEXT_FAULTS = [
         "",
         "table row (number of bars) 3: expected 3 as in English, got nothing",
     ),
-    (4, "| ג | ד |", "| ג |", "table row (number of bars) 3: expected 3 as in English, got 2"),
+    (
+        4,
+        "| ג | ד |",
+        "| ג |",
+        "table row (number of bars) 3: expected 3 as in English, got 2",
+    ),
     (4, "clinic", "proof", "details or summary tag 1: expected 'details clinic'"),
-    (4, "{note}", "{tip}", "directive or option 1: expected 'note' as in English, got 'tip'"),
-    (4, ":label: floor", ":label: roof", "directive or option 2: expected ':label: floor'"),
+    (
+        4,
+        "{note}",
+        "{tip}",
+        "directive or option 1: expected 'note' as in English, got 'tip'",
+    ),
+    (
+        4,
+        ":label: floor",
+        ":label: roof",
+        "directive or option 2: expected ':label: floor'",
+    ),
     (4, ":class: tip", ":class: hot", "directive or option 3: expected ':class: tip'"),
     (2, "20000", "30,000", "numbers: expected ['20000'] as in English, got ['30000']"),
-    (1, "A flow", "A flow (זרימה)", "expected no Hebrew letters in English, got 'זרימה'"),
-    (3, r"\text{constant}", r"\text{קבוע}", "expected no Hebrew letters in English, got "),
+    (
+        1,
+        "A flow",
+        "A flow (זרימה)",
+        "expected no Hebrew letters in English, got 'זרימה'",
+    ),
+    (
+        3,
+        r"\text{constant}",
+        r"\text{קבוע}",
+        "expected no Hebrew letters in English, got ",
+    ),
     (3, '<span lang="he">שלום</span>', "שלום", "expected no Hebrew letters in English"),
-    (2, "זרימה לומדת את", "The flow learns the density of", "60% of the letters to be Hebrew"),
+    (
+        2,
+        "זרימה לומדת את",
+        "The flow learns the density of",
+        "60% of the letters to be Hebrew",
+    ),
     (2, "זרימה לומדת", "זְרימה לומדת", "expected no niqqud, got U+05B0"),
-    (2, '<div dir="rtl" lang="he">', "<div>", "a Hebrew cell must be wrapped in <div dir="),
-    (2, "\n\n</div>", "\n</div>", "expected an empty line after the opening and before </div>"),
-    (1, "# Norm", "## Norm", "expected the title, a heading of level 1, got levels [2]"),
-    (3, "## NF1", "# NF1", "expected one title a language, got another heading of level 1"),
+    (
+        2,
+        '<div dir="rtl" lang="he">',
+        "<div>",
+        "a Hebrew cell must be wrapped in <div dir=",
+    ),
+    (
+        2,
+        "\n\n</div>",
+        "\n</div>",
+        "expected an empty line after the opening and before </div>",
+    ),
+    (
+        1,
+        "# Norm",
+        "## Norm",
+        "expected the title, a heading of level 1, got levels [2]",
+    ),
+    (
+        3,
+        "## NF1",
+        "# NF1",
+        "expected one title a language, got another heading of level 1",
+    ),
     (
         5,
         "plot(L)",
@@ -184,7 +259,9 @@ TEXT_FAULTS = [
 
 
 @pytest.mark.parametrize(("number", "old", "new", "message"), TEXT_FAULTS)
-def test_planted_text_fault(tmp_path: Path, number: int, old: str, new: str, message: str) -> None:
+def test_planted_text_fault(
+    tmp_path: Path, number: int, old: str, new: str, message: str
+) -> None:
     notebook = good_notebook()
     cell = notebook.cells[number - 1]
     assert old in cell.source
@@ -193,19 +270,52 @@ def test_planted_text_fault(tmp_path: Path, number: int, old: str, new: str, mes
 
 
 DATA_FAULTS = [
-    (4, lambda c: c.metadata.pop("lang"), "metadata.lang: expected one of ('en', 'he'), got ''"),
-    (4, lambda c: c.metadata.update(lang="fr"), "expected one of ('en', 'he'), got 'fr'"),
-    (3, lambda c: c.metadata.update(lang="he"), "expected English directly before this Hebrew"),
-    (5, lambda c: c.metadata.pop("figure"), "expected metadata.figure beside an image, got none"),
-    (5, lambda c: c.metadata.figure.pop("name"), "metadata.figure.name: expected fig-…, got ''"),
+    (
+        4,
+        lambda c: c.metadata.pop("lang"),
+        "metadata.lang: expected one of ('en', 'he'), got ''",
+    ),
+    (
+        4,
+        lambda c: c.metadata.update(lang="fr"),
+        "expected one of ('en', 'he'), got 'fr'",
+    ),
+    (
+        3,
+        lambda c: c.metadata.update(lang="he"),
+        "expected English directly before this Hebrew",
+    ),
+    (
+        5,
+        lambda c: c.metadata.pop("figure"),
+        "expected metadata.figure beside an image, got none",
+    ),
+    (
+        5,
+        lambda c: c.metadata.figure.pop("name"),
+        "metadata.figure.name: expected fig-…, got ''",
+    ),
     (5, lambda c: c.metadata.figure.update(name="loss"), "expected fig-…, got 'loss'"),
-    (5, lambda c: c.metadata.figure.pop("alt"), "metadata.figure.alt.en: expected a text, got ''"),
-    (5, lambda c: c.metadata.figure.alt.update(he=" "), "figure.alt.he: expected a text, got ' '"),
-    (5, lambda c: c.metadata.figure.caption.pop("he"), "figure.caption.he: expected a text"),
+    (
+        5,
+        lambda c: c.metadata.figure.pop("alt"),
+        "metadata.figure.alt.en: expected a text, got ''",
+    ),
+    (
+        5,
+        lambda c: c.metadata.figure.alt.update(he=" "),
+        "figure.alt.he: expected a text, got ' '",
+    ),
+    (
+        5,
+        lambda c: c.metadata.figure.caption.pop("he"),
+        "figure.caption.he: expected a text",
+    ),
     (
         5,
         lambda c: c.metadata.figure.caption.update(he="ההפסד $M$ של 3 ריצות."),
-        "metadata.figure.caption.he: inline formulas: expected ['L'] as in English, got ['M']",
+        "metadata.figure.caption.he: inline formulas: "
+        "expected ['L'] as in English, got ['M']",
     ),
     (
         5,
@@ -220,7 +330,8 @@ DATA_FAULTS = [
     (
         5,
         lambda c: c.metadata.figure.alt.update(he="Three falling curves."),
-        "metadata.figure.alt.he: expected at least 60% of the letters to be Hebrew, got 0%",
+        "metadata.figure.alt.he: "
+        "expected at least 60% of the letters to be Hebrew, got 0%",
     ),
     (
         6,
@@ -235,12 +346,16 @@ DATA_FAULTS = [
     (
         6,
         lambda c: c.metadata.claims.update(he=[CLAIM_HE.replace("0.040", "0.050")]),
-        "metadata.claims.he 1: numbers: expected ['0.040'] as in English, got ['0.050']",
+        "metadata.claims.he 1: numbers: "
+        "expected ['0.040'] as in English, got ['0.050']",
     ),
     (
         6,
-        lambda c: c.metadata.claims.update(he=["gap to the entropy floor < 0.040 nats"]),
-        "metadata.claims.he 1: expected at least 60% of the letters to be Hebrew, got 0%",
+        lambda c: c.metadata.claims.update(
+            he=["gap to the entropy floor < 0.040 nats"]
+        ),
+        "metadata.claims.he 1: "
+        "expected at least 60% of the letters to be Hebrew, got 0%",
     ),
 ]
 
@@ -258,12 +373,15 @@ def test_planted_metadata_fault(
 def _assert_told(problems: list[str], number: int, identity: str, message: str) -> None:
     """One of the problems names the notebook, the cell and what is wrong."""
     place = f"planted.ipynb: cell {number} (id {identity}): "
-    assert any(place in problem and message in problem for problem in problems), problems
+    assert any(place in problem and message in problem for problem in problems), (
+        problems
+    )
 
 
 def test_order_of_cells(tmp_path: Path) -> None:
     notebook = good_notebook()
-    notebook.cells.insert(1, notebook.cells.pop(4))  # the figure between the title's languages
+    # the figure between the title's languages
+    notebook.cells.insert(1, notebook.cells.pop(4))
     problems = problems_of(notebook, tmp_path)
     assert any("cell 1 " in p and "directly after it, got code" in p for p in problems)
     assert any("cell 3 " in p and "directly before this Hebrew" in p for p in problems)
@@ -354,7 +472,8 @@ def test_numbers(text: str, found: list[str]) -> None:
 
 def test_prose_is_what_is_left() -> None:
     source = (
-        '# Title ![alt 1](a.png) <b title="x">bold</b> <!-- gone --> ```not a fence```\n'
+        '# Title ![alt 1](a.png) <b title="x">bold</b> <!-- gone --> '
+        "```not a fence```\n"
         "% a comment\n"
         "- see {cite}`kingma`, {math}`x^2`, {abbr}`VAE (variational)`, <https://a.org>\n"
         "````{admonition} Heading\n```python\n# no heading\n```\n````\n"

@@ -1,4 +1,4 @@
-"""Notebooks are refreshed whole or not at all, and nbval agrees with what was stored."""
+"""Notebooks are refreshed whole or not at all, and nbval accepts what was stored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ SLIDER = "import ipywidgets\nipywidgets.IntSlider()"
 BAR = """\
 import os, tqdm, tqdm.auto
 for i in tqdm.tqdm(range(3)): pass
-for i in tqdm.auto.tqdm(range(3), disable="TQDM_DISABLE" in os.environ): pass  # it ignores it
+# this bar does not read TQDM_DISABLE by itself
+for i in tqdm.auto.tqdm(range(3), disable="TQDM_DISABLE" in os.environ): pass
 """
 FIGURE = """\
 import matplotlib.pyplot as plt
@@ -48,12 +49,17 @@ plt.show()
 print("after")
 """
 OTHER = {"name": "other", "display_name": "Another kernel"}
-ENVIRONMENT = 'import os\nprint([os.environ[k] for k in ("TQDM_DISABLE", "OMP_NUM_THREADS")])'
+ENVIRONMENT = (
+    'import os\nprint([os.environ[k] for k in ("TQDM_DISABLE", "OMP_NUM_THREADS")])'
+)
 
 
 def write(folder: Path, *sources: str, **metadata: Any) -> Path:
     """A notebook with a title and one code cell for each source."""
-    cells = [new_markdown_cell("# Title", metadata={"lang": "en"}), *map(new_code_cell, sources)]
+    cells = [
+        new_markdown_cell("# Title", metadata={"lang": "en"}),
+        *map(new_code_cell, sources),
+    ]
     path = folder / "tiny.ipynb"
     nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
     return path
@@ -65,9 +71,20 @@ def read(path: Path) -> NotebookNode:
 
 def run_nbval(path: Path) -> subprocess.CompletedProcess[str]:
     """Compare the stored outputs with a fresh run, as the repository's own tests do."""
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q", path.name]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval",
+        "--nbval-current-env",
+        "-q",
+        path.name,
+    ]
     command += ["--nbval-sanitize-with", str(SANITIZER), "-p", "no:cacheprovider"]
-    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'book'}", "MPLBACKEND": "Agg"}
+    env = os.environ | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'book'}",
+        "MPLBACKEND": "Agg",
+    }
     env.pop("PYTEST_ADDOPTS", None)
     return subprocess.run(
         command, cwd=path.parent, env=env, capture_output=True, text=True, check=False
@@ -86,7 +103,11 @@ def test_outputs_are_stored_and_normalised(tmp_path: Path) -> None:
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert notebook.metadata.kernelspec.name == "python3"
     assert "version" not in notebook.metadata.language_info
-    assert [o.get("text") for o in figure.outputs] == ["before\nthe figure\n", None, "after\n"]
+    assert [o.get("text") for o in figure.outputs] == [
+        "before\nthe figure\n",
+        None,
+        "after\n",
+    ]
     assert "image/png" in figure.outputs[1].data
     assert set(live.outputs[0].data) == {"text/plain", "text/html"}
     assert live.outputs[0].metadata == {"text/html": {"state": {"x": [1, 2]}}}
@@ -126,7 +147,9 @@ def test_a_failing_cell_leaves_the_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_prints_the_wall_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_the_wall_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write(tmp_path, "print(1)")
     assert main([str(path)]) == 0
     line = capsys.readouterr().out
@@ -135,7 +158,7 @@ def test_prints_the_wall_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_nbval_accepts_what_was_stored(tmp_path: Path) -> None:
-    """Other times and measured figures, a live widget view, a slider, bars, a figure."""
+    """Other times and measured values, a live widget view, a slider, bars, a figure."""
     shutil.copy(ROOT / "notebooks" / "conftest.py", tmp_path)
     path = write(tmp_path, CLAIM, LIVE, SLIDER, BAR, FIGURE, ENVIRONMENT)
     refresh(path)
@@ -156,7 +179,10 @@ def test_nbval_refuses_another_verdict(tmp_path: Path) -> None:
         (claim, "✓ NF1 the gap < 0.040 nats (measured 0.031)"),
         (claim, "✓ NF2 gap < 0.040 nats (measured 0.031)"),
         (claim, "NF1 gap < 0.040 nats"),
-        ("✓ NF1 time: 20 seconds (measured 15)", "✓ NF1 time: 30 seconds (measured 15)"),
+        (
+            "✓ NF1 time: 20 seconds (measured 15)",
+            "✓ NF1 time: 30 seconds (measured 15)",
+        ),
         ("training time: 15.1 CPU-seconds", "training time: 15.1 minutes"),
         ("gap 0.031", "gap 0.032"),
     ]

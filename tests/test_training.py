@@ -30,7 +30,9 @@ def squared_distance(model: nn.Module, batch: Tensor) -> Tensor:
 def batches(seed: int = 0, size: int = 64) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     while True:
-        yield torch.tensor([1.0, -2.0]) + 0.1 * torch.randn(size, 2, generator=generator)
+        yield torch.tensor([1.0, -2.0]) + 0.1 * torch.randn(
+            size, 2, generator=generator
+        )
 
 
 def test_it_learns_and_keeps_the_history() -> None:
@@ -56,7 +58,9 @@ def test_it_learns_and_keeps_the_history() -> None:
 def test_one_step_equals_torchs_adamw() -> None:
     ours, theirs = Mean(), Mean()
     train(ours, squared_distance, batches(), 1, lr=0.1)
-    optimizer = torch.optim.AdamW(theirs.parameters(), 0.1 * warmup_cosine(1)(0), betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(
+        theirs.parameters(), 0.1 * warmup_cosine(1)(0), betas=(0.9, 0.99)
+    )
     squared_distance(theirs, next(batches())).mean().backward()
     optimizer.step()
     assert torch.allclose(ours.value, theirs.value, rtol=1e-5, atol=1e-8)
@@ -77,7 +81,10 @@ def test_the_same_seed_gives_the_same_model() -> None:
         flow = affine_flow(2, 8)
         train(flow, negative_log_likelihood, batches(), 20)
         models.append(flow)
-    assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in models), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(*(m.parameters() for m in models), strict=True)
+    )
 
 
 def test_interrupting_returns_the_history_so_far() -> None:
@@ -98,12 +105,14 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     def broken(model: nn.Module, batch: Tensor) -> Tensor:
         return squared_distance(model, batch) / 0.0
 
-    with pytest.raises(TrainingDivergedError, match=r"the loss is inf at step 0.*learning rate"):
+    with pytest.raises(
+        TrainingDivergedError, match=r"the loss is inf at step 0.*learning rate"
+    ):
         train(Mean(), broken, batches(), 10)
 
 
 def test_a_tail_that_blows_up_under_a_finite_mean_stops_the_run() -> None:
-    """Two in a hundred held-out samples get very bad while the mean stays far below the limit."""
+    """Two held-out samples in a hundred get very bad; the mean stays below it."""
     calls = iter([0.0, 0.0, 40.0])
 
     def validate() -> dict[str, Tensor]:
@@ -111,7 +120,9 @@ def test_a_tail_that_blows_up_under_a_finite_mean_stops_the_run() -> None:
         values[:20] += next(calls)
         return {"nll": values}
 
-    with pytest.raises(TrainingDivergedError, match=r"diverged at step 20: 1 % .* nll above 42"):
+    with pytest.raises(
+        TrainingDivergedError, match=r"diverged at step 20: 1 % .* nll above 42"
+    ):
         train(Mean(), squared_distance, batches(), 50, validate=validate, epoch=10)
 
 

@@ -3,7 +3,7 @@
 A Sphinx extension, loaded by ``_config.yml``. Each module does one thing:
 
 * ``reader``    notebooks: picks one language, takes live figures out of widget outputs
-* ``pages``     prose pages, section ids, the template's words, the finishing of the HTML
+* ``pages``     prose pages, section ids, the template's words, finishing the HTML
 * ``katex``     formulas, rendered while the book is built
 * ``frontend``  Node, npm packages, the stylesheet and the scripts
 * ``search``    Hebrew search that sees through prefix letters
@@ -24,8 +24,12 @@ BOOK = Path(__file__).resolve().parent.parent
 
 
 def digest() -> str:
-    """A digest of what pages are made with: when it changes, every page is made again."""
-    made_with = [*BOOK.glob("engine/*.py"), *BOOK.glob("strings/*"), *BOOK.glob("scripts/*.mjs")]
+    """A digest of what pages are made with: when it changes, all are made again."""
+    made_with = [
+        *BOOK.glob("engine/*.py"),
+        *BOOK.glob("strings/*"),
+        *BOOK.glob("scripts/*.mjs"),
+    ]
     content = b"".join(path.read_bytes() for path in sorted(made_with))
     return hashlib.sha256(content).hexdigest()
 
@@ -35,7 +39,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     from engine import frontend, katex, pages, reader, results, search, strings
 
     app.add_html_theme("companion", str(BOOK / "templates"))
-    # The address of the other edition's root, relative to this one's; empty: there is none.
+    # The address of the other edition's root, relative to this one's; empty if there
+    # is none.
     app.add_config_value("edition_sibling", "", "html", str)
     app.add_config_value("engine_digest", digest(), "env", str)
     # jupyter-book sets this for an extension that the book does not load.

@@ -1,7 +1,7 @@
-"""What a piece of MyST markdown is made of: what two languages share, and the prose they do not.
+"""The parts of a piece of MyST markdown: what two languages share, and the prose.
 
-:func:`dissect` takes the text apart in the order in which markdown binds: fences, then roles and
-inline code, then formulas, links and tags. What is left is prose.
+:func:`dissect` takes the text apart in the order in which markdown binds: fences, then
+roles and inline code, then formulas, links and tags. What is left is prose.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 _FENCE = re.compile(
-    r"^[ >]*(?P<mark>`{3,}(?=[^`]*$)|~{3,}|:{3,})(?:\{(?P<name>[^}\s]+)\})?[ \t]*(?P<rest>.*)$"
+    r"^[ >]*(?P<mark>`{3,}(?=[^`]*$)|~{3,}|:{3,})"
+    r"(?:\{(?P<name>[^}\s]+)\})?[ \t]*(?P<rest>.*)$"
 )
 _OPTION = re.compile(r"^[ >]*:([a-z][\w-]*):(?:[ \t]+(.*))?$", re.MULTILINE)
 _COMMENT = re.compile(r"<!--.*?-->|^%[^\n]*$", re.DOTALL | re.MULTILINE)
@@ -31,7 +32,9 @@ _MATH_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _LABEL = re.compile(r"^[ >]*\(([\w:.-]+)\)=[ \t]*$", re.MULTILINE)
 _MARKED = re.compile(r'<span\b[^>]*\blang="(?:en|he)"[^>]*>.*?</span>', re.DOTALL)
 _LINKS = (  # group 1 is the target; what follows it in the text stays prose
-    re.compile(r'\]\(\s*<?([^\s()<>]+(?:\([^\s()]*\))?[^\s()<>]*)>?(?:\s+"([^"]*)")?\s*\)'),
+    re.compile(
+        r'\]\(\s*<?([^\s()<>]+(?:\([^\s()]*\))?[^\s()<>]*)>?(?:\s+"([^"]*)")?\s*\)'
+    ),
     re.compile(r"^\[[^\]^]+\]:[ \t]*(\S+)()", re.MULTILINE),
     re.compile(r"\](\[[^\]]+\])()"),
     re.compile(r"(\[\^[\w-]+\])()"),
@@ -50,7 +53,15 @@ _NUMBER = re.compile(
     r"\d{1,3}(?:[,\u00a0\u2009\u202f]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|(?<![\w.])\.\d+"
 )
 
-_VERBATIM = {"math", "code", "code-block", "code-cell", "literalinclude", "raw", "eval-rst"}
+_VERBATIM = {
+    "math",
+    "code",
+    "code-block",
+    "code-cell",
+    "literalinclude",
+    "raw",
+    "eval-rst",
+}
 _EXACT_ARGUMENT = {"figure", "image", "include", "solution", "bibliography", "claims"}
 _PROSE_OPTIONS = {"alt", "caption", "title"}
 _PROSE_ROLES = {"abbr", "dfn", "sub", "sup"}
@@ -58,7 +69,7 @@ _PROSE_ROLES = {"abbr", "dfn", "sub", "sup"}
 
 @dataclass
 class Anatomy:
-    """The parts of one text. Lists keep their order; counters hold what grammar may reorder."""
+    """The parts of one text: lists in order, counters of what grammar may reorder."""
 
     headings: list[int] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -85,7 +96,9 @@ def dissect(source: str) -> Anatomy:
     text = _ROLE.sub(lambda match: _take_role(match, parts), text)
     text = _CODE.sub(lambda match: _count(parts.code, _squeeze(match[2])), text)
     text = _DISPLAY.sub(lambda match: _take_equation(match, parts), text)
-    text = _INLINE.sub(lambda match: _count(parts.formulas, _formula(match[1], parts)), text)
+    text = _INLINE.sub(
+        lambda match: _count(parts.formulas, _formula(match[1], parts)), text
+    )
     text = _LABEL.sub(lambda match: _append(parts.labels, match[1]), text)
     text = _MARKED.sub(" ", text)
     text = _take_links(text, parts)
@@ -100,7 +113,7 @@ def dissect(source: str) -> Anatomy:
 
 
 def numbers(text: str) -> list[str]:
-    """The numbers of a text in order, without thousands separators: ``20,000`` is ``20000``."""
+    """The numbers of a text in order; ``20,000`` is ``20000``."""
     found = _NUMBER.findall(_DIMENSIONS.sub(" ", text))
     plain = (re.sub(r"[,\u00a0\u2009\u202f]", "", number) for number in found)
     return [f"0{number}" if number.startswith(".") else number for number in plain]
@@ -141,8 +154,10 @@ def _take_directive(match: re.Match[str], parts: Anatomy) -> str:
     return argument
 
 
-def _take_verbatim(match: re.Match[str], lines: Iterator[str], parts: Anatomy) -> list[str]:
-    """Note a fence whose body is no prose, and consume it; an equation stays, in dollars."""
+def _take_verbatim(
+    match: re.Match[str], lines: Iterator[str], parts: Anatomy
+) -> list[str]:
+    """Note and consume a fence that is no prose; an equation stays, in dollars."""
     body = list(takewhile(lambda line: not _closes(line, match["mark"]), lines))
     if match["name"] == "math":
         equation = [line for line in body if not _OPTION.match(line)]
@@ -195,7 +210,9 @@ def _take_links(text: str, parts: Anatomy) -> str:
 
 def _take_folded(match: re.Match[str], parts: Anatomy) -> str:
     kind = _CLASS.search(match[3])
-    return _append(parts.folded, f"{match[1]}{match[2]} {kind[1] if kind else ''}".strip())
+    return _append(
+        parts.folded, f"{match[1]}{match[2]} {kind[1] if kind else ''}".strip()
+    )
 
 
 def _append(found: list[str], item: str) -> str:

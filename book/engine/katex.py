@@ -1,7 +1,8 @@
-"""Formulas, rendered to HTML and MathML while the book is built: no reader runs a script for them.
+"""Formulas, rendered to HTML and MathML at build time: no reader runs a script.
 
-One Node process renders all formulas of a build: a line of JSON in, a line of JSON out. It ends
-with the build. A formula that KaTeX cannot read is a warning, and builds fail on warnings.
+One Node process renders all formulas of a build: a line of JSON in, a line of JSON out.
+It ends with the build. A formula that KaTeX cannot read is a warning, and builds fail
+on warnings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pages: one language of each prose page, section ids, and the finishing of the HTML."""
+"""Pages: one language of each prose page, section ids, finishing the HTML."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ _STREAM = re.compile(r'<div class="output stream.*?</pre>', re.DOTALL)
 _IMAGE = re.compile(r'<img\b([^>]*?)\bsrc="([^"]+)"([^>]*?)/?>')
 # The prompt says what the label says, so the label can go.
 _TOGGLE = re.compile(r'<summary aria-label="Toggle hidden content">')
-_PROMPT = re.compile(r'(<p class="(?:collapsed|expanded) admonition-title">)(Show|Hide) the (\w+)')
+_PROMPT = re.compile(
+    r'(<p class="(?:collapsed|expanded) admonition-title">)(Show|Hide) the (\w+)'
+)
 _LIVE = re.compile(r'<div class="live" data-live="([^"]+)"')
 _STYLE = re.compile(r'\s*\bstyle="([^"]*)"')
 _PIXELS = re.compile(r"\b(width|height): (\d+)(?:\.\d+)?px")
 # What the list of chapters tells assistive technology
 _CONTENTS = {
-    '<a class="current reference internal" href="#">': '<a aria-current="page" href="#">',
+    '<a class="current reference internal" href="#">': (
+        '<a aria-current="page" href="#">'
+    ),
     'class="caption" role="heading"': 'class="caption" role="heading" aria-level="2"',
 }
 
@@ -40,11 +44,13 @@ def _pick_language(app: Sphinx, docname: str, source: list[str]) -> None:
     """Keep the blocks of this edition's language (prose pages only)."""
     if app.env.doc2path(docname).endswith(".md"):
         blocks = page_blocks(source[0])
-        source[0] = "\n\n".join(text for lang, text in blocks if lang == app.config.language)
+        source[0] = "\n\n".join(
+            text for lang, text in blocks if lang == app.config.language
+        )
 
 
 class SectionIds(SphinxTransform):
-    """Put an id first that is the same in both editions: the label, else the place on the page.
+    """Put an id first that both editions share: the label, else the place on the page.
 
     Ids made from titles differ between languages; they stay, in second place.
     """
@@ -79,15 +85,17 @@ def png_size(path: Path) -> tuple[int, int] | None:
 def _finish_image(app: Sphinx, found: re.Match[str]) -> str:
     """Tell the browser the size of an image, so that the page does not jump.
 
-    The size stands in attributes, not in styles: the stylesheet may then make the image smaller
-    and keep its shape.
+    The size stands in attributes, not in styles: the stylesheet may then make the image
+    smaller and keep its shape.
     """
     before, address, after = found.groups()
     rest = _STYLE.sub("", before + after).rstrip()
     said = dict(_PIXELS.findall("".join(_STYLE.findall(before + after))))
     if not said and "width=" not in rest:
         name = Path(address).name
-        original = next((src for src, (_, to) in app.env.images.items() if to == name), None)
+        original = next(
+            (src for src, (_, to) in app.env.images.items() if to == name), None
+        )
         size = png_size(Path(app.srcdir) / original) if original else None
         said = {"width": str(size[0]), "height": str(size[1])} if size else {}
     extra = "".join(f' {name}="{value}"' for name, value in sorted(said.items()))
@@ -100,27 +108,34 @@ def _mark_claims(found: re.Match[str]) -> str:
 
 
 def finish(app: Sphinx, body: str) -> str:
-    """What Sphinx's writer cannot say: scrolling tables, claim lines, sizes of images."""
+    """What Sphinx's writer cannot say: scrolling tables, claim lines, image sizes."""
     language = app.config.language
-    box = f'<div class="scroll" role="group" aria-label="{translate("Table", language)}">'
+    box = (
+        f'<div class="scroll" role="group" aria-label="{translate("Table", language)}">'
+    )
     body = _TABLE.sub(lambda found: f"{box}{found.group()}</div>", body)
     body = _STREAM.sub(_mark_claims, body)
     body = _IMAGE.sub(lambda found: _finish_image(app, found), body)
     body = _TOGGLE.sub("<summary>", body)
     return _PROMPT.sub(
-        lambda found: found[1] + html.escape(_prompt(found[2], found[3], language)), body
+        lambda found: found[1] + html.escape(_prompt(found[2], found[3], language)),
+        body,
     )
 
 
 def _prompt(verb: str, what: str, language: str) -> str:
-    """The words above folded code. MyST-NB puts in the English name of what is folded."""
-    return translate(f"{verb} the {{type}}", language).format(type=translate(what, language))
+    """The words above folded code. MyST-NB fills in the English name of what folds."""
+    return translate(f"{verb} the {{type}}", language).format(
+        type=translate(what, language)
+    )
 
 
 def description(doctree: nodes.document | None) -> str:
-    """The first words of a page that hold no formula, for search engines and previews."""
+    """A page's first words that hold no formula, for search engines and previews."""
     for paragraph in doctree.findall(nodes.paragraph) if doctree else ():
-        if isinstance(paragraph.parent, nodes.section) and not paragraph.next_node(nodes.math):
+        if isinstance(paragraph.parent, nodes.section) and not paragraph.next_node(
+            nodes.math
+        ):
             return textwrap.shorten(paragraph.astext(), width=160, placeholder=" …")
     return ""
 
@@ -147,7 +162,9 @@ def _complete_context(
     if app.config.edition_sibling:
         here = app.builder.get_target_uri(pagename)
         up = relative_uri(here, "")
-        context["sibling"] = f"{'' if up == './' else up}{app.config.edition_sibling}/{here}"
+        context["sibling"] = (
+            f"{'' if up == './' else up}{app.config.edition_sibling}/{here}"
+        )
     if context.get("body"):
         context["body"] = finish(app, context["body"])
     live = set(_LIVE.findall(context.get("body", "")))

@@ -1,9 +1,10 @@
 """One source, two languages: how English and Hebrew stand side by side.
 
-In a notebook, every markdown cell carries ``metadata.lang`` (``"en"`` or ``"he"``); a Hebrew cell
-follows its English twin and is wrapped in ``<div dir="rtl" lang="he">`` so that JupyterLab shows
-it right to left. In a prose page, ``+++ {"lang": "he"}`` starts a Hebrew block and
-``+++ {"lang": "en"}`` an English one; what stands before the first mark is English.
+In a notebook, every markdown cell carries ``metadata.lang`` (``"en"`` or ``"he"``); a
+Hebrew cell follows its English twin and is wrapped in ``<div dir="rtl" lang="he">`` so
+that JupyterLab shows it right to left. In a prose page, ``+++ {"lang": "he"}`` starts a
+Hebrew block and ``+++ {"lang": "en"}`` an English one; what stands before the first
+mark is English.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def unwrap(source: str) -> str:
     text = source.strip()
     if not (text.startswith(RTL_OPEN) and text.endswith(RTL_CLOSE)):
         wanted = f"{RTL_OPEN} … {RTL_CLOSE}"
-        raise ValueError(f"a Hebrew cell must be wrapped in {wanted}, got {text[:40]!r}")
+        raise ValueError(
+            f"a Hebrew cell must be wrapped in {wanted}, got {text[:40]!r}"
+        )
     return text[len(RTL_OPEN) : -len(RTL_CLOSE)].strip()
 
 
@@ -46,7 +49,9 @@ def cell_language(cell: dict[str, Any]) -> str | None:
     language = cell.get("metadata", {}).get("lang")
     if language not in LANGUAGES:
         wanted = " or ".join(map(repr, LANGUAGES))
-        raise ValueError(f"metadata.lang of a markdown cell must be {wanted}, got {language!r}")
+        raise ValueError(
+            f"metadata.lang of a markdown cell must be {wanted}, got {language!r}"
+        )
     return language
 
 

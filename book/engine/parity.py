@@ -1,8 +1,9 @@
-"""The two languages say the same: ``python -m engine.parity [paths…]`` lists where they do not.
+"""Do both languages say the same? ``python -m engine.parity [paths…]`` tells.
 
-What a translation shares with its twin (headings, labels, formulas, code, links, numbers …) is
-compared part by part, so a pair of which only one side was edited is caught; see
-``engine.anatomy`` for the parts. Each problem names the file and the cell, counted from 1.
+What a translation shares with its twin (headings, labels, formulas, code, links,
+numbers …) is compared part by part, so a pair of which only one side was edited is
+caught; see ``engine.anatomy`` for the parts. Each problem names the file and the cell,
+counted from 1.
 """
 
 from __future__ import annotations
@@ -20,12 +21,20 @@ from nbformat import NotebookNode
 
 from course_utils.claims import parse_claims
 from engine.anatomy import Anatomy, dissect
-from engine.pairs import LANGUAGES, notebook_paths, page_blocks, page_paths, unwrap, wrap
+from engine.pairs import (
+    LANGUAGES,
+    notebook_paths,
+    page_blocks,
+    page_paths,
+    unwrap,
+    wrap,
+)
 
 MOSTLY = 0.6  # of a Hebrew text's letters
 FEW_LETTERS = 12  # a text with fewer is not judged
 _HEBREW = re.compile("[א-ת]")
-_NIQQUD = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]")  # not the maqaf, 05be
+# not the maqaf, 05be
+_NIQQUD = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 _ORDERED = {
@@ -48,7 +57,7 @@ _COUNTED = {
 
 @dataclass(frozen=True)
 class Block:
-    """One piece of a chapter. ``lang`` is None for code, "" where it should be given but is not."""
+    """One piece of a chapter. ``lang`` is None for code, "" where it is missing."""
 
     where: str
     lang: str | None
@@ -56,7 +65,7 @@ class Block:
 
 
 def check_notebook(path: Path) -> list[str]:
-    """The problems of a notebook, each naming ``path`` and the cell; none if it is in parity."""
+    """The problems of a notebook, each with ``path`` and the cell; none in parity."""
     notebook = nbformat.read(path, as_version=4)
     named = [
         (f"{path}: cell {number} (id {cell.get('id')})", cell)
@@ -75,7 +84,7 @@ def check_notebook(path: Path) -> list[str]:
 
 
 def check_page(path: Path) -> list[str]:
-    """The problems of a prose page, each naming ``path`` and the block; none if in parity."""
+    """The problems of a page, each with ``path`` and the block; none in parity."""
     text = _FRONT_MATTER.sub("", path.read_text(encoding="utf-8"))
     blocks = [
         Block(f"{path}: block {number}", lang, block)
@@ -85,11 +94,13 @@ def check_page(path: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the problems of the files in ``arguments``, or of all; 1 if there are any."""
+    """Print the problems of the files in ``arguments``, or of all; 1 if any."""
     paths = [Path(name) for name in arguments] or [*notebook_paths(), *page_paths()]
     problems: list[str] = []
     for path in paths:
-        problems += check_notebook(path) if path.suffix == ".ipynb" else check_page(path)
+        problems += (
+            check_notebook(path) if path.suffix == ".ipynb" else check_page(path)
+        )
     for problem in problems:
         print(problem)
     return int(bool(problems))
@@ -101,7 +112,9 @@ def _cell_block(where: str, cell: NotebookNode, problems: list[str]) -> Block:
         return Block(where, None, cell.source)
     lang = cell.metadata.get("lang", "")
     if lang not in LANGUAGES:
-        problems.append(f"{where}: metadata.lang: expected one of {LANGUAGES}, got {lang!r}")
+        problems.append(
+            f"{where}: metadata.lang: expected one of {LANGUAGES}, got {lang!r}"
+        )
         return Block(where, "", cell.source)
     if lang == "en":
         return Block(where, lang, cell.source)
@@ -111,19 +124,23 @@ def _cell_block(where: str, cell: NotebookNode, problems: list[str]) -> Block:
         problems.append(f"{where}: {error}")
         return Block(where, lang, cell.source)
     if cell.source.strip() != wrap(text):
-        problems.append(f"{where}: expected an empty line after the opening and before </div>")
+        problems.append(
+            f"{where}: expected an empty line after the opening and before </div>"
+        )
     return Block(where, lang, text)
 
 
 def _check_blocks(file: str, blocks: list[Block]) -> list[str]:
-    """English and Hebrew alternate, each pair agrees, and the first pair alone has the title."""
+    """English and Hebrew alternate, each pair agrees, only the first has the title."""
     problems: list[str] = []
     pairs: list[tuple[Block, Block]] = []
     for here, after in zip_longest(blocks, blocks[1:]):
         if here.lang == "en" and after is not None and after.lang == "he":
             pairs.append((here, after))
         elif here.lang == "en":
-            problems.append(f"{here.where}: expected Hebrew directly after it, got {_kind(after)}")
+            problems.append(
+                f"{here.where}: expected Hebrew directly after it, got {_kind(after)}"
+            )
     paired = {he.where for _, he in pairs}
     problems += [
         f"{block.where}: expected English directly before this Hebrew, got none"
@@ -131,9 +148,12 @@ def _check_blocks(file: str, blocks: list[Block]) -> list[str]:
         if block.lang == "he" and block.where not in paired
     ]
     if not pairs:
-        problems.append(f"{file}: expected at least one English and Hebrew pair, got none")
+        problems.append(
+            f"{file}: expected at least one English and Hebrew pair, got none"
+        )
     for number, (en, he) in enumerate(pairs):
-        problems += _check_title(en, first=number == 0) + _check_title(he, first=number == 0)
+        problems += _check_title(en, first=number == 0)
+        problems += _check_title(he, first=number == 0)
         problems += _check_pair(en, he)
     return problems
 
@@ -142,15 +162,23 @@ def _kind(block: Block | None) -> str:
     """What stands there, in a word."""
     if block is None:
         return "the end"
-    return {None: "code", "en": "English", "he": "Hebrew"}.get(block.lang, "text of no language")
+    return {None: "code", "en": "English", "he": "Hebrew"}.get(
+        block.lang, "text of no language"
+    )
 
 
 def _check_title(block: Block, *, first: bool) -> list[str]:
     headings = dissect(block.text).headings
     if first and headings[:1] != [1]:
-        return [f"{block.where}: expected the title, a heading of level 1, got levels {headings}"]
+        return [
+            f"{block.where}: expected the title, a heading of level 1,"
+            f" got levels {headings}"
+        ]
     if 1 in headings[int(first) :]:
-        return [f"{block.where}: expected one title a language, got another heading of level 1"]
+        return [
+            f"{block.where}: expected one title a language,"
+            " got another heading of level 1"
+        ]
     return []
 
 
@@ -159,36 +187,52 @@ def _check_pair(en: Block, he: Block) -> list[str]:
     english, hebrew = dissect(en.text), dissect(he.text)
     problems = _check_english(en.where, english) + _check_hebrew(he.where, hebrew)
     for part, name in _ORDERED.items():
-        difference = _first_difference(name, getattr(english, part), getattr(hebrew, part))
+        difference = _first_difference(
+            name, getattr(english, part), getattr(hebrew, part)
+        )
         problems += [f"{he.where}: {text}" for text in difference]
     for part, name in _COUNTED.items():
-        difference = _counted_difference(name, getattr(english, part), getattr(hebrew, part))
+        difference = _counted_difference(
+            name, getattr(english, part), getattr(hebrew, part)
+        )
         problems += [f"{he.where}: {text}" for text in difference]
     return problems
 
 
-def _first_difference(name: str, english: Sequence[object], hebrew: Sequence[object]) -> list[str]:
+def _first_difference(
+    name: str, english: Sequence[object], hebrew: Sequence[object]
+) -> list[str]:
     """Where two lists part, if they do."""
     for number, (en, he) in enumerate(zip_longest(english, hebrew), start=1):
         if en != he:
-            expected, got = (repr(item) if item is not None else "nothing" for item in (en, he))
+            expected, got = (
+                repr(item) if item is not None else "nothing" for item in (en, he)
+            )
             return [f"{name} {number}: expected {expected} as in English, got {got}"]
     return []
 
 
-def _counted_difference(name: str, english: Counter[str], hebrew: Counter[str]) -> list[str]:
+def _counted_difference(
+    name: str, english: Counter[str], hebrew: Counter[str]
+) -> list[str]:
     """What only one of two collections has, if anything."""
     missing, extra = english - hebrew, hebrew - english
     if not missing and not extra:
         return []
-    expected, got = (sorted(items.elements()) or "nothing" for items in (missing, extra))
+    expected, got = (
+        sorted(items.elements()) or "nothing" for items in (missing, extra)
+    )
     return [f"{name}: expected {expected} as in English, got {got}"]
 
 
 def _check_english(where: str, parts: Anatomy) -> list[str]:
     text = " ".join([parts.prose, *parts.math_words, *parts.equations, *parts.formulas])
     found = "".join(_HEBREW.findall(text))
-    return [f"{where}: expected no Hebrew letters in English, got {found[:20]!r}"] if found else []
+    return (
+        [f"{where}: expected no Hebrew letters in English, got {found[:20]!r}"]
+        if found
+        else []
+    )
 
 
 def _check_hebrew(where: str, parts: Anatomy) -> list[str]:
@@ -213,7 +257,7 @@ def _check_code(where: str, cell: NotebookNode) -> list[str]:
 
 
 def _check_figure(where: str, cell: NotebookNode, names: set[str]) -> list[str]:
-    """A figure has a name of its own, and caption and alternative text in both languages."""
+    """A figure has its own name, and caption and alternative text in both languages."""
     figure = cell.metadata.get("figure")
     if figure is None:
         images = [kind for kind in _output_types(cell) if kind.startswith("image/")]
@@ -224,22 +268,30 @@ def _check_figure(where: str, cell: NotebookNode, names: set[str]) -> list[str]:
     if not re.fullmatch(r"fig-[\w-]+", name):
         problems.append(f"{where}: metadata.figure.name: expected fig-…, got {name!r}")
     if name in names:
-        problems.append(f"{where}: metadata.figure.name: expected a new name, got {name!r} again")
+        problems.append(
+            f"{where}: metadata.figure.name: expected a new name, got {name!r} again"
+        )
     names.add(name)
     for part in ("caption", "alt"):
-        problems += _check_worded(f"{where}: metadata.figure.{part}", figure.get(part) or {})
+        problems += _check_worded(
+            f"{where}: metadata.figure.{part}", figure.get(part) or {}
+        )
     return problems
 
 
 def _check_worded(where: str, texts: dict[str, str]) -> list[str]:
     """A text that metadata gives in both languages."""
     en, he = (Block(f"{where}.{lang}", lang, texts.get(lang, "")) for lang in LANGUAGES)
-    empty = [f"{b.where}: expected a text, got {b.text!r}" for b in (en, he) if not b.text.strip()]
+    empty = [
+        f"{b.where}: expected a text, got {b.text!r}"
+        for b in (en, he)
+        if not b.text.strip()
+    ]
     return empty or _check_pair(en, he)
 
 
 def _check_claims(where: str, cell: NotebookNode) -> list[str]:
-    """Each claim that the cell printed has its Hebrew wording, with the same numbers."""
+    """Each claim that the cell printed has a Hebrew wording with the same numbers."""
     printed = [out.text for out in cell.outputs if out.get("name") == "stdout"]
     claims = parse_claims("".join(printed))
     worded = cell.metadata.get("claims", {}).get("he", [])
@@ -249,7 +301,9 @@ def _check_claims(where: str, cell: NotebookNode) -> list[str]:
     problems: list[str] = []
     for number, (claim, text) in enumerate(zip(claims, worded, strict=True), start=1):
         en = Block(f"{where}: claim {number}", "en", claim.statement)
-        problems += _check_pair(en, Block(f"{where}: metadata.claims.he {number}", "he", text))
+        problems += _check_pair(
+            en, Block(f"{where}: metadata.claims.he {number}", "he", text)
+        )
     return problems
 
 

@@ -1,9 +1,10 @@
 """Reads a notebook for one edition.
 
-A notebook holds both languages (see ``engine.pairs``). The reader keeps one: it drops the other's
-markdown cells, unwraps the Hebrew ones, and gives each figure the caption and the alternative
-text of the edition. Where an output carries a live figure, it drops the widget that only a
-running kernel can serve and puts the figure's state into a file beside the page.
+A notebook holds both languages (see ``engine.pairs``). The reader keeps one: it drops
+the other's markdown cells, unwraps the Hebrew ones, and gives each figure the caption
+and the alternative text of the edition. Where an output carries a live figure, it drops
+the widget that only a running kernel can serve and puts the figure's state into a file
+beside the page.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ _states = Path()  # the folder that takes the states of live figures; set by eac
 
 
 def states_folder(app: Sphinx) -> Path:
-    """Where a build keeps the states: beside the read pages, since they come from reading."""
+    """Where a build keeps the states: beside the read pages, where they come from."""
     return Path(app.doctreedir) / "live"
 
 
 def read_notebook(text: str, lang: str) -> nbformat.NotebookNode:
-    """The notebook in ``text`` with the cells of one language. For ``nb_custom_formats``."""
+    """The notebook in ``text`` in one language, for ``nb_custom_formats``."""
     notebook = nbformat.reads(text, as_version=4)
     notebook.metadata.pop("widgets", None)
     cells = []
@@ -75,7 +76,9 @@ def _without_widget(output: nbformat.NotebookNode, lang: str) -> nbformat.Notebo
     live = _LIVE.search(data["text/html"])
     if live:
         state = output.get("metadata", {}).pop("text/html", {}).get("state", {})
-        output["data"] = nbformat.from_dict({"text/html": live_figure(live.group(), state, lang)})
+        output["data"] = nbformat.from_dict(
+            {"text/html": live_figure(live.group(), state, lang)}
+        )
     return output
 
 
@@ -84,7 +87,9 @@ def live_figure(tag: str, state: dict[str, Any], lang: str) -> str:
     attributes = dict(_ATTRIBUTE.findall(tag))
     for key in ("live", "state"):
         if not _STATE_NAME.fullmatch(attributes.get(key, "")):
-            raise ValueError(f"a live figure needs data-{key} made of words and slashes, got {tag}")
+            raise ValueError(
+                f"a live figure needs data-{key} made of words and slashes, got {tag}"
+            )
     path = _states / f"{attributes['state']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
@@ -92,7 +97,8 @@ def live_figure(tag: str, state: dict[str, Any], lang: str) -> str:
     failed = html.escape(translate("It could not be loaded.", lang))
     no_script = html.escape(translate("It needs JavaScript.", lang))
     return (
-        f'<div class="live" data-live="{attributes["live"]}" data-state="{attributes["state"]}"'
+        f'<div class="live" data-live="{attributes["live"]}"'
+        f' data-state="{attributes["state"]}"'
         f' data-failed="{failed}"><p class="live-waiting">{waiting}'
         f"<noscript> {no_script}</noscript></p></div>"
     )

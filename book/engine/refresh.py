@@ -1,7 +1,7 @@
 """Re-execute notebooks and store their outputs: ``python -m engine.refresh [paths…]``.
 
-Without paths, all notebooks of the book. What is stored is normalised, so that a second run
-differs only in what it measured. A notebook whose cell fails stays as it was.
+Without paths, all notebooks of the book. What is stored is normalised, so that a second
+run differs only in what it measured. A notebook whose cell fails stays as it was.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def normalise(notebook: NotebookNode) -> None:
         cell.outputs = _merge_streams(cell.outputs)
         for output in cell.outputs:
             data = output.get("data", {})
-            if "text/html" in data:  # the static page shows this; the view names a random model
+            # the static page shows this; the view names a random model
+            if "text/html" in data:
                 data.pop(WIDGET_VIEW, None)
 
 
@@ -107,11 +108,13 @@ def _execute(notebook: NotebookNode, path: Path) -> None:
         client.execute(env={**os.environ, **KERNEL_ENV})
     except (CellControlSignal, DeadKernelError) as error:
         cell = notebook.cells[started[0]]
-        raise RefreshError(f"{path}: cell {started[0] + 1} (id {cell.id}): {error}") from error
+        raise RefreshError(
+            f"{path}: cell {started[0] + 1} (id {cell.id}): {error}"
+        ) from error
 
 
 def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Join each run of outputs to the same stream into one: where they split is chance."""
+    """Join each run of outputs to the same stream: where they split is chance."""
     merged: list[NotebookNode] = []
     for output in outputs:
         last: Any = merged[-1] if merged else {}
@@ -123,7 +126,7 @@ def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def _write(notebook: NotebookNode, path: Path) -> None:
-    """Replace the file at ``path`` in one step: an interrupted run leaves the old one."""
+    """Replace the file at ``path`` in one step: an interrupted run leaves the old."""
     draft = path.with_name(f".{path.name}.draft")
     try:
         nbformat.write(notebook, draft)

@@ -1,7 +1,8 @@
 """The ``{claims}`` directive: every claim that the committed notebooks printed.
 
-A claim is a line of a cell's printed output; ``course_utils.claims`` says what it looks like. The
-Hebrew wording of a cell's claims stands in its ``metadata.claims.he``, in the order of the lines.
+A claim is a line of a cell's printed output; ``course_utils.claims`` says what it looks
+like. The Hebrew wording of a cell's claims stands in its ``metadata.claims.he``, in the
+order of the lines.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from engine.strings import translate
 
 LOGGER = logging.getLogger(__name__)
 
-# Words without Hebrew that stand together, after a space or a maqaf: they read from left to right
-_ISLAND = re.compile(r"(?<![^\s־])([^\sא-ת־]+(?:\s+[^\sא-ת־]+)*(?<![,:;.]))(?=[,:;.]?(?:\s|$))")
+# Words without Hebrew that stand together, after a space or a maqaf: they read
+# from left to right
+_ISLAND = re.compile(
+    r"(?<![^\s־])([^\sא-ת־]+(?:\s+[^\sא-ת־]+)*(?<![,:;.]))(?=[,:;.]?(?:\s|$))"
+)
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
 
@@ -48,15 +52,15 @@ def claims_of(cell: dict[str, Any], language: str) -> list[Claim]:
     worded = cell["metadata"].get("claims", {}).get(language, [])
     if len(worded) != len(claims):
         raise ValueError(
-            f"a cell prints {len(claims)} claims ({claims[0].question} …) but its metadata.claims"
-            f" has {len(worded)} in {language!r}"
+            f"a cell prints {len(claims)} claims ({claims[0].question} …)"
+            f" but its metadata.claims has {len(worded)} in {language!r}"
         )
     pairs = zip(claims, worded, strict=True)
     return [replace(claim, statement=str(text)) for claim, text in pairs]
 
 
 def islands(text: str) -> list[nodes.Node]:
-    """The text, with numbers, names and relations kept in order where Hebrew surrounds them."""
+    """The text; numbers, names and relations keep their order within Hebrew."""
     parts = _ISLAND.split(text)
     return [
         nodes.inline("", part, classes=["ltr"]) if number % 2 else nodes.Text(part)
@@ -86,9 +90,13 @@ class Claims(SphinxDirective):
             path = Path(self.env.doc2path(docname))
             if path.suffix == ".ipynb":
                 self.env.note_dependency(str(path))
-                result += self._section(docname, json.loads(path.read_text(encoding="utf-8")))
+                result += self._section(
+                    docname, json.loads(path.read_text(encoding="utf-8"))
+                )
         if not result:
-            none = translate("There are no claims yet: no chapter prints one.", language)
+            none = translate(
+                "There are no claims yet: no chapter prints one.", language
+            )
             result.append(nodes.paragraph("", none))
         return result
 
@@ -111,7 +119,9 @@ class Claims(SphinxDirective):
 
     def _table(self, docname: str, claims: list[Claim]) -> nodes.table:
         language = self.config.language
-        heads = [translate(word, language) for word in ("Question", "Claim", "Measured")]
+        heads = [
+            translate(word, language) for word in ("Question", "Claim", "Measured")
+        ]
         group = nodes.tgroup("", cols=3)
         group += [nodes.colspec(colwidth=width) for width in (10, 70, 20)]
         group += nodes.thead("", _row([nodes.paragraph("", head) for head in heads]))
@@ -129,7 +139,9 @@ class Claims(SphinxDirective):
                 claim_of=docname,
             )
             text = nodes.paragraph("", "", *islands(claim.statement))
-            measured = nodes.paragraph("", "", nodes.inline("", claim.measured, classes=["ltr"]))
+            measured = nodes.paragraph(
+                "", "", nodes.inline("", claim.measured, classes=["ltr"])
+            )
             body += _row([nodes.paragraph("", "", link), text, measured])
         group += body
         return nodes.table("", group, classes=["claims"])
@@ -140,7 +152,10 @@ def _row(paragraphs: list[nodes.paragraph]) -> nodes.row:
 
 
 def _part_of_a_question(
-    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, content: nodes.Element
+    app: Sphinx,
+    env: BuildEnvironment,
+    node: addnodes.pending_xref,
+    content: nodes.Element,
 ) -> nodes.Element | None:
     """A claim ``NF3a`` without a section of its own belongs to ``NF3``."""
     if "claim_of" not in node or not node["reftarget"][-1].isalpha():

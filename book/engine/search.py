@@ -1,7 +1,7 @@
 """Search in Hebrew: a word is found with or without its prefix letters.
 
-ו ה ב ל מ ש כ are written together with the word they introduce. Index and query both drop them,
-as long as three letters stay, so that מודל, המודל and שבמודל are one word.
+ו ה ב ל מ ש כ are written together with the word they introduce. Index and query both
+drop them, as long as three letters stay, so that מודל, המודל and שבמודל are one word.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class HebrewSearch(sphinx_search.SearchLanguage):
     js_stemmer_code = f"""
 var Stemmer = function () {{
   this.stemWord = function (word) {{
-    while (word.length > {SHORTEST} && "{PREFIXES}".includes(word[0])) word = word.slice(1);
+    while (word.length > {SHORTEST} && "{PREFIXES}".includes(word[0]))
+      word = word.slice(1);
     return word;
   }};
 }};

@@ -33,7 +33,9 @@ def translate(word: str, language: str, group: str = "words") -> str:
     try:
         return str(hebrew()[group][word])
     except KeyError:
-        raise KeyError(f"book/strings/he.yml has no {group!r} entry for {word!r}") from None
+        raise KeyError(
+            f"book/strings/he.yml has no {group!r} entry for {word!r}"
+        ) from None
 
 
 class _Supplement(NullTranslations):

@@ -1,12 +1,13 @@
-"""Distributions on the plane whose density is known, so that a model can be held to the truth.
+"""Distributions on the plane of known density, to hold a model to the truth.
 
 Every one draws points, gives log p of any point and knows its own entropy
 
     H = −E[log p(x)]   (nats),
 
-the floor under the negative log-likelihood of every model: E[−log q(x)] = H + KL(p‖q) ≥ H.
-A data set may be z-scored per axis, x = (raw − mean)/std with the exact mean and deviation;
-then log p(x) = log p_raw(raw) + Σ log std and H = H_raw − Σ log std.
+the floor under the negative log-likelihood of every model:
+E[−log q(x)] = H + KL(p‖q) ≥ H. A data set may be z-scored per axis,
+x = (raw − mean)/std with the exact mean and deviation; then
+log p(x) = log p_raw(raw) + Σ log std and H = H_raw − Σ log std.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class PlaneData(ABC):
 
     Attributes:
         classes: number of classes, 0 if the data have none.
-        mean, std: what z-scoring takes away and divides by, each of shape (2,), float64;
-            zeros and ones if the data are left raw.
+        mean, std: what z-scoring takes away and divides by, each of shape (2,),
+            float64; zeros and ones if the data are left raw.
     """
 
     classes: int = 0
@@ -39,7 +40,7 @@ class PlaneData(ABC):
         if standardized:
             self.mean, self.std = self._moments()
 
-    # What a subclass says of the raw distribution -------------------------------------------
+    # --- what a subclass says of the raw distribution ---------------------------------
 
     @abstractmethod
     def _draw(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -57,7 +58,7 @@ class PlaneData(ABC):
     def _entropy(self, given_label: bool) -> float:
         """Entropy of the raw distribution in nats: H(X), or H(X | label)."""
 
-    # What everybody calls -------------------------------------------------------------------
+    # --- what everybody calls ---------------------------------------------------------
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw n points.
@@ -86,10 +87,11 @@ class PlaneData(ABC):
     def batches(
         self, size: int, generator: torch.Generator | None = None, *, block: int = 100
     ) -> Iterator[Tensor]:
-        """Fresh batches (size, 2) without end, drawn ``block`` at a time because it is faster."""
+        """Fresh batches (size, 2) without end, drawn ``block`` at a time for speed."""
         check_count("size", size)
         while True:
-            yield from self.sample(size * check_count("block", block), generator).split(size)
+            points = self.sample(size * check_count("block", block), generator)
+            yield from points.split(size)
 
     def log_prob(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """log p(x) in nats, or log p(x | label); −∞ off the support.

@@ -1,13 +1,15 @@
 """The Olympic rings: five overlapping annuli with a known density.
 
-Ring k holds the points whose distance from its centre c_k lies within 1 ± 0.125. Two laws:
+Ring k holds the points whose distance from its centre c_k lies within 1 ± 0.125. Two
+laws:
 
     union:    uniform on the union,              p(x) = 1/A               where m(x) ≥ 1
     by ring:  draw one of five rings, then a     p(x) = m(x) / (5·π/2),
               point of it (its class)            p(x | ring k) = 1/(π/2)  inside ring k
 
-with m(x) the number of rings that cover x, A the area of the union and π/2 that of one ring.
-Where two rings cross, the second law counts twice (and thrice at the few spots three rings share).
+with m(x) the number of rings that cover x, A the area of the union and π/2 that of one
+ring. Where two rings cross, the second law counts twice (and thrice at the few spots
+three rings share).
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ EDGE = 4e-6  # rounding to float32 and back moves a point by less than this
 class OlympicRings(PlaneData):
     """The five rings, z-scored per axis by default.
 
-    Under the law "by ring" the class of a point is its ring: 0 blue, 1 black, 2 red, 3 yellow,
-    4 green. The law "union" has no classes.
+    Under the law "by ring" the class of a point is its ring: 0 blue, 1 black, 2 red,
+    3 yellow, 4 green. The law "union" has no classes.
 
     Args:
         law: "union" or "by ring", as in the module's formulas.
@@ -95,7 +97,7 @@ def _draw_by_ring(n: int, generator: torch.Generator | None) -> tuple[Tensor, Te
 
 
 def _draw_union(n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """About n points uniform on the union: one that m rings cover stays with probability 1/m."""
+    """About n points uniform on the union: where m rings overlap, 1/m of them stay."""
     raw, ring = _draw_by_ring(int(1.2 * n) + 8, generator)  # 12 % go
     keep = uniform(len(raw), generator) * _cover(raw).sum(1) < 1
     return raw[keep], ring[keep]
@@ -111,12 +113,13 @@ def _cover(raw: Tensor) -> Tensor:
 def _scan(lines: int = 100_000) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cut the logo into horizontal lines; where along each, how many rings cover it.
 
-    On a line every ring is at most two intervals, so the cover count between two neighbouring
-    end points is constant and lengths are exact; the sum over lines is good to 1e-6.
+    On a line every ring is at most two intervals, so the cover count between two
+    neighbouring end points is constant and lengths are exact; the sum over lines is
+    good to 1e-6.
 
     Returns:
-        The line's y (L, 1), the intervals' left and right ends (L, 19) and cover counts (L, 19),
-        and, last, the distance between lines.
+        The line's y (L, 1), the intervals' left and right ends (L, 19) and cover counts
+        (L, 19), and, last, the distance between lines.
     """
     low = float(CENTRES[:, 1].min()) - OUTER
     high = float(CENTRES[:, 1].max()) + OUTER
@@ -144,7 +147,7 @@ def _areas() -> Tensor:
 
 @lru_cache
 def _union_moments() -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per axis of the uniform law on the union, each (2,)."""
+    """Mean and standard deviation, each (2,), of the uniform law on the union."""
     y, ends, cover, step = _scan()
     left, right = ends[:, :-1], ends[:, 1:]
     covered = (cover > 0) * step / _areas().sum()

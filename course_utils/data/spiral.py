@@ -1,10 +1,11 @@
 """A noisy spiral: an arm c(u) with Gaussian noise across it.
 
-    c(u) = √u·(cos 3π√u, sin 3π√u),   u uniform on [0, 1],   x = c(u) + σ·ε,   ε ~ N(0, I)
+    c(u) = √u·(cos 3π√u, sin 3π√u),   u uniform on [0, 1]
+    x = c(u) + σ·ε,                   ε ~ N(0, I)
 
-so its density is a mixture of Gaussians along the arm, p(x) = ∫ N(x; c(u), σ²I) du. The integral
-is taken by the midpoint rule on NODES points, spaced far closer than σ; the entropy is
-−∫ p log p on a grid with three points per σ.
+so its density is a mixture of Gaussians along the arm, p(x) = ∫ N(x; c(u), σ²I) du. The
+integral is taken by the midpoint rule on NODES points, spaced far closer than σ; the
+entropy is −∫ p log p on a grid with three points per σ.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def _nodes() -> Tensor:
 def _log_mixture(raw: Tensor, noise: float) -> Tensor:
     """log (1/K) Σ_k N(x; c_k, σ²I) for raw (B, 2), shape (B,)."""
     square = torch.cdist(raw, arm(_nodes())) ** 2  # (B, K)
-    return torch.logsumexp(-square / (2 * noise**2), dim=1) - log(2 * pi * noise**2 * NODES)
+    log_sum = torch.logsumexp(-square / (2 * noise**2), dim=1)
+    return log_sum - log(2 * pi * noise**2 * NODES)
 
 
 @lru_cache

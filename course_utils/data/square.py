@@ -1,6 +1,7 @@
 """The square [−1, 1]² with five radial classes.
 
-class of x:  0 if |x| < ¼, 1 if |x| < ½, 2 if |x| < ¾, 3 if |x| < 1, else 4 (the corners)
+class of x: 0 if |x| < ¼,  1 if |x| < ½,  2 if |x| < ¾,
+            3 if |x| < 1,  else 4 (the corners)
 
 uniform:   p(x) = 1/4,                      p(x | c) = 1/area(c)
 by class:  p(x) = 1/(5·area(c(x))),         the classes drawn equally often
@@ -15,7 +16,7 @@ from course_utils.checks import check_option
 from course_utils.data.plane import PlaneData, uniform
 
 RADII = torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
-AREAS = torch.cat([torch.pi * RADII**2, torch.tensor([4.0])]).diff(prepend=torch.zeros(1))
+AREAS = torch.cat([torch.zeros(1), torch.pi * RADII**2, torch.tensor([4.0])]).diff()
 
 
 class Square(PlaneData):
@@ -81,9 +82,10 @@ def _class_of(raw: Tensor) -> Tensor:
 
 
 def _draw_in_class(label: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One uniform point in the class of each label: discs by radius, corners by rejection."""
+    """A uniform point in each label's class: discs by radius, corners by rejection."""
     edges = torch.cat([torch.zeros(1), RADII, torch.ones(1)]) ** 2  # squared radii
-    u, angle = uniform(len(label), generator), 2 * torch.pi * uniform(len(label), generator)
+    u = uniform(len(label), generator)
+    angle = 2 * torch.pi * uniform(len(label), generator)
     radius = (edges[label] + u * (edges[label + 1] - edges[label])).sqrt()
     raw = radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
     corner = label == len(RADII)
@@ -92,7 +94,7 @@ def _draw_in_class(label: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _draw_corners(n: int, generator: torch.Generator | None) -> Tensor:
-    """n points uniform on what the disc leaves of the square: one candidate in five stays."""
+    """n points uniform on the square outside the disc: one candidate in five stays."""
     raw = torch.empty(0, 2, dtype=torch.float64)
     while len(raw) < n:
         candidates = _uniform_square(5 * (n - len(raw)) + 8, generator)

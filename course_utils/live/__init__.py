@@ -1,4 +1,4 @@
-"""Panels that run a model in the reader's browser, with a kernel behind them or without."""
+"""Panels that run a model in the reader's browser, with or without a kernel."""
 
 from course_utils.live.layers import LayersPanel
 

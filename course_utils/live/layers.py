@@ -10,7 +10,11 @@ from torch import nn
 from course_utils.data import OlympicRings
 from course_utils.data.rings import CENTRES, INNER, OUTER
 from course_utils.live.panel import LivePanel, encode
-from course_utils.models.normalizing_flow import AffineCoupling, NormalizingFlow, Permutation
+from course_utils.models.normalizing_flow import (
+    AffineCoupling,
+    NormalizingFlow,
+    Permutation,
+)
 
 _HERE = Path(__file__).parent
 
@@ -46,8 +50,8 @@ class LayersPanel(LivePanel):
 def flow_state(flow: NormalizingFlow) -> list[dict[str, Any]]:
     """The couplings of an affine flow for the browser, in the coordinates of the data.
 
-    ``fixed`` is the axis a coupling keeps; a swap between couplings only renames the axes, so it
-    turns into another ``fixed``.
+    ``fixed`` is the axis a coupling keeps; a swap between couplings only renames the
+    axes, so it turns into another ``fixed``.
     """
     swaps_ahead = sum(_swaps(layer) for layer in flow.layers)
     couplings = []
@@ -66,7 +70,8 @@ def flow_state(flow: NormalizingFlow) -> list[dict[str, Any]]:
             )
         else:
             raise TypeError(
-                f"the panel runs affine couplings and permutations, got {type(layer).__name__}"
+                "the panel runs affine couplings and permutations,"
+                f" got {type(layer).__name__}"
             )
     return couplings
 
@@ -79,4 +84,6 @@ def _swaps(layer: nn.Module) -> int:
 def _linear_layers(network: nn.Sequential) -> list[dict[str, str]]:
     """Weights and biases of the linear layers, encoded."""
     linear = [layer for layer in network if isinstance(layer, nn.Linear)]
-    return [{"weight": encode(layer.weight), "bias": encode(layer.bias)} for layer in linear]
+    return [
+        {"weight": encode(layer.weight), "bias": encode(layer.bias)} for layer in linear
+    ]

@@ -1,9 +1,10 @@
 """What every live panel shares.
 
-A panel is one JavaScript module with anywidget's ``render``. In JupyterLab it is an ipywidget. On
-a built page there is no kernel: the cell's ``text/html`` names the module, its state travels in
-the output's metadata, and the site's loader calls the same ``render``. The HTML itself holds no
-numbers, which differ a little from one processor to the next.
+A panel is one JavaScript module with anywidget's ``render``. In JupyterLab it is an
+ipywidget. On a built page there is no kernel: the cell's ``text/html`` names the
+module, its state travels in the output's metadata, and the site's loader calls the same
+``render``. The HTML itself holds no numbers, which differ a little from one processor
+to the next.
 """
 
 from __future__ import annotations
@@ -34,16 +35,20 @@ class LivePanel(anywidget.AnyWidget):
         super().__init__(state=state)
         self.name = name
 
-    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _repr_mimebundle_(
+        self, **options: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle = super()._repr_mimebundle_(**options)
         data = dict(bundle[0] if isinstance(bundle, tuple) else bundle or {})
         data["text/plain"] = f"<live panel {self.name}>"
         data["text/html"] = (
-            f'<div class="live" data-live="{self.module}" data-state="{self.name}"></div>'
+            f'<div class="live" data-live="{self.module}"'
+            f' data-state="{self.name}"></div>'
         )
         return data, {"text/html": {"state": self.state}}
 
 
 def encode(x: Tensor) -> str:
     """A tensor as base64 of little-endian float32, row by row."""
-    return base64.b64encode(x.detach().cpu().numpy().astype(np.dtype("<f4")).tobytes()).decode()
+    values = x.detach().cpu().numpy().astype(np.dtype("<f4"))
+    return base64.b64encode(values.tobytes()).decode()

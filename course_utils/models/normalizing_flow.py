@@ -4,13 +4,13 @@
     log p(y) = log p_Z(φ⁻¹(y)) + log|det ∂φ⁻¹(y)/∂y|          (change of variables)
     loss     = −E_y[log p(y)]                                  (nats)
 
-φ = φ_L ∘ … ∘ φ_1 is made of couplings with a permutation of the coordinates between them. A
-coupling keeps one half of the coordinates, x_a, and moves the other half, x_b, by an increasing
-function whose parameters are computed from x_a; its Jacobian is triangular, so the log-determinant
-is a sum of logarithms.
+φ = φ_L ∘ … ∘ φ_1 is made of couplings with a permutation of the coordinates between
+them. A coupling keeps one half of the coordinates, x_a, and moves the other half, x_b,
+by an increasing function whose parameters are computed from x_a; its Jacobian is
+triangular, so the log-determinant is a sum of logarithms.
 
-Sources: Dinh et al. 2017, RealNVP (arXiv:1605.08803); Durkan et al. 2019, Neural Spline Flows
-(arXiv:1906.04032).
+Sources: Dinh et al. 2017, RealNVP (arXiv:1605.08803); Durkan et al. 2019, Neural Spline
+Flows (arXiv:1906.04032).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from course_utils.checks import check_count, check_option, check_points, check_positive
 from course_utils.networks import FourierFeatures, mlp
 
-# --- layers: each maps x to (y, log|det ∂y/∂x|), shapes (B, D) and (B,) ---------------------------
+# --- layers: each maps x to (y, log|det ∂y/∂x|), shapes (B, D) and (B,) ---------------
 
 
 class Bijection(nn.Module, ABC):
@@ -53,7 +53,9 @@ class Permutation(Bijection):
     def __init__(self, order: Sequence[int]) -> None:
         super().__init__()
         if sorted(order) != list(range(len(order))):
-            raise ValueError(f"order must be a permutation of 0 … {len(order) - 1}, got {order}")
+            raise ValueError(
+                f"order must be a permutation of 0 … {len(order) - 1}, got {order}"
+            )
         self.register_buffer("order", torch.tensor(order))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,8 +68,9 @@ class Permutation(Bijection):
 class AffineCoupling(Bijection):
     """y_a = x_a,   y_b = x_b·exp(s(x_a)) + t(x_a),   log|det| = Σ s(x_a).
 
-    s (the log-scale) and t (the shift) are two small networks. s is kept in ±``max_log_scale``
-    by a tanh, so that a layer can stretch by e³ ≈ 20 at most and training stays finite.
+    s (the log-scale) and t (the shift) are two small networks. s is kept in
+    ±``max_log_scale`` by a tanh, so that a layer can stretch by e³ ≈ 20 at most and
+    training stays finite.
 
     Args:
         dim: D; the first ⌊D/2⌋ coordinates are x_a.
@@ -77,7 +80,11 @@ class AffineCoupling(Bijection):
     """
 
     def __init__(
-        self, dim: int = 2, width: int = 64, frequencies: int = 0, max_log_scale: float = 3.0
+        self,
+        dim: int = 2,
+        width: int = 64,
+        frequencies: int = 0,
+        max_log_scale: float = 3.0,
     ) -> None:
         super().__init__()
         self.split = [check_count("dim", dim, least=2) // 2, dim - dim // 2]
@@ -105,11 +112,12 @@ class AffineCoupling(Bijection):
 
 
 class SplineCoupling(Bijection):
-    """y_a = x_a,   x_b = RQS(y_b; θ(y_a)) with a monotone rational-quadratic spline per coordinate.
+    """y_a = x_a,   x_b = RQS(y_b; θ(y_a)),   log|det| = −Σ log RQS'(y_b).
 
-    The spline maps [−b, b] to itself and is the identity outside. θ holds K bin widths, K bin
-    heights and K − 1 slopes at the inner knots. The closed form runs from data to noise, the
-    direction of training; sampling solves the spline's quadratic equation.
+    RQS is a monotone rational-quadratic spline, one per coordinate. It maps [−b, b] to
+    itself and is the identity outside. θ holds K bin widths, K bin heights and K − 1
+    slopes at the inner knots. The closed form runs from data to noise, the direction of
+    training; sampling solves the spline's quadratic equation.
 
     Args:
         dim: D; the first ⌊D/2⌋ coordinates are x_a.
@@ -152,17 +160,18 @@ class SplineCoupling(Bijection):
 
 
 class RationalQuadraticSpline:
-    """A monotone spline on [−b, b], the identity outside (Durkan et al. 2019, eq. 4 to 8).
+    """A monotone spline on [−b, b], the identity outside (Durkan et al. 2019).
 
-    Between knots (x_k, y_k) and (x_{k+1}, y_{k+1}) with slopes δ_k, δ_{k+1}, width w, height h,
-    mean slope s = h/w and ξ = (x − x_k)/w:
+    Between knots (x_k, y_k) and (x_{k+1}, y_{k+1}) with slopes δ_k, δ_{k+1}, width w,
+    height h, mean slope s = h/w and ξ = (x − x_k)/w (eq. 4 to 8):
 
-        y = y_k + h·(s ξ² + δ_k ξ(1−ξ)) / (s + (δ_{k+1} + δ_k − 2s) ξ(1−ξ))
-        dy/dx = s²·(δ_{k+1} ξ² + 2s ξ(1−ξ) + δ_k (1−ξ)²) / (s + (δ_{k+1} + δ_k − 2s) ξ(1−ξ))²
+        q     = s + (δ_{k+1} + δ_k − 2s) ξ(1−ξ)
+        y     = y_k + h·(s ξ² + δ_k ξ(1−ξ)) / q
+        dy/dx = s²·(δ_{k+1} ξ² + 2s ξ(1−ξ) + δ_k (1−ξ)²) / q²
 
     Args:
-        theta: (B, D, 3K − 1), K unnormalised widths, K heights and K − 1 inner slopes; all zeros
-            make the identity.
+        theta: (B, D, 3K − 1), K unnormalised widths, K heights and K − 1 inner slopes;
+            all zeros make the identity.
         bound: b.
     """
 
@@ -171,7 +180,8 @@ class RationalQuadraticSpline:
 
     def __init__(self, theta: Tensor, bound: float) -> None:
         bins = (theta.shape[-1] + 1) // 3
-        sizes = theta[..., : 2 * bins].unflatten(-1, (2, bins)).softmax(-1)  # (B, D, 2, K)
+        # (B, D, 2, K)
+        sizes = theta[..., : 2 * bins].unflatten(-1, (2, bins)).softmax(-1)
         sizes = 2 * bound * (self.MIN_BIN + (1 - self.MIN_BIN * bins) * sizes)
         knots = F.pad(sizes.cumsum(-1), (1, 0)) - bound  # (B, D, 2, K + 1)
         at_zero = log(exp(1 - self.MIN_SLOPE) - 1)  # softplus(at_zero) = 1 − MIN_SLOPE
@@ -183,7 +193,8 @@ class RationalQuadraticSpline:
     def _bin(self, value: Tensor, knots: Tensor) -> tuple[Tensor, ...]:
         """x_k, w, y_k, h, δ_k, δ_{k+1} of the bin that holds each value, all (B, D)."""
         inner = knots[..., 1:-1].detach().contiguous()
-        k = torch.searchsorted(inner, value.detach()[..., None].contiguous())  # (B, D, 1)
+        # (B, D, 1)
+        k = torch.searchsorted(inner, value.detach()[..., None].contiguous())
         both = torch.cat([k, k + 1], dim=-1)  # (B, D, 2)
         x0, x1 = self.knots_x.gather(-1, both).unbind(-1)
         y0, y1 = self.knots_y.gather(-1, both).unbind(-1)
@@ -208,7 +219,10 @@ class RationalQuadraticSpline:
         return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """y (B, D) → x and log dx/dy, each (B, D): the root of a ξ² + b ξ + c = 0 in [0, 1]."""
+        """y (B, D) → x and log dx/dy, each (B, D).
+
+        ξ is the root of a ξ² + b ξ + c = 0 in [0, 1].
+        """
         inside = y.abs() < self.bound
         x0, w, y0, h, d0, d1 = self._bin(y, self.knots_y)
         s = h / w
@@ -221,7 +235,7 @@ class RationalQuadraticSpline:
         return torch.where(inside, x, y), torch.where(inside, log_slope, 0.0)
 
 
-# --- the flow -------------------------------------------------------------------------------------
+# --- the flow -------------------------------------------------------------------------
 
 
 class NormalizingFlow(nn.Module):
@@ -258,7 +272,10 @@ class NormalizingFlow(nn.Module):
         return y, log_det
 
     def log_prob_parts(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """log p_Z(φ⁻¹(y)) and log|det ∂φ⁻¹/∂y|, each (B,), in nats: log p(y) is their sum."""
+        """log p_Z(φ⁻¹(y)) and log|det ∂φ⁻¹/∂y|, each (B,), in nats.
+
+        log p(y) is their sum.
+        """
         z, log_det = self.inverse(y)
         return -0.5 * (z**2).sum(1) - 0.5 * self.dim * log(2 * pi), log_det
 
@@ -266,7 +283,7 @@ class NormalizingFlow(nn.Module):
         """log p(y) in nats, shape (B,), for y (B, D).
 
         Raises:
-            TypeError, ValueError: what is not a batch of finite points of the model's dtype.
+            TypeError, ValueError: not a batch of finite points of the model's dtype.
         """
         log_p_z, log_det = self.log_prob_parts(y)
         return log_p_z + log_det
@@ -282,14 +299,17 @@ class NormalizingFlow(nn.Module):
 
     def base_sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n points (n, D) of the base N(0, I), in the model's dtype."""
-        return torch.randn(check_count("n", n), self.dim, generator=generator, dtype=self._dtype())
+        return torch.randn(
+            check_count("n", n), self.dim, generator=generator, dtype=self._dtype()
+        )
 
     @torch.no_grad()
     def path(self, z: Tensor) -> Tensor:
         """Where every coupling takes z: (C + 1, B, D) for C couplings, from z to φ(z).
 
-        A permutation is not a step: it relabels the coordinates of all that came before, so the
-        whole path is drawn in the coordinates of the data and each step moves along x_b only.
+        A permutation is not a step: it relabels the coordinates of all that came
+        before, so the whole path is drawn in the coordinates of the data and each step
+        moves along x_b only.
         """
         frames = [self._check(z)]
         for layer in self.layers:
@@ -303,7 +323,8 @@ class NormalizingFlow(nn.Module):
     def inverse_path(self, y: Tensor) -> Tensor:
         """The same path backwards: (C + 1, B, D), from y to φ⁻¹(y)."""
         y = self._check(y)
-        frames, order = [y], torch.arange(self.dim)  # the data's coordinates are y[:, order]
+        # the data's coordinates are y[:, order]
+        frames, order = [y], torch.arange(self.dim)
         for layer in reversed(self.layers):
             y = layer.inverse(y)[0]
             if isinstance(layer, Permutation):
@@ -324,19 +345,23 @@ def negative_log_likelihood(flow: NormalizingFlow, y: Tensor) -> Tensor:
     return -flow.log_prob(y)
 
 
-# --- the two flows of the course ------------------------------------------------------------------
+# --- the two flows of the course ------------------------------------------------------
 
 
 def affine_flow(
-    couplings: int = 12, width: int = 64, frequencies: int = 0, permutation: str = "swap"
+    couplings: int = 12,
+    width: int = 64,
+    frequencies: int = 0,
+    permutation: str = "swap",
 ) -> NormalizingFlow:
-    """The exercise's flow on the plane: affine couplings with permutations between them.
+    """The exercise's flow on the plane: affine couplings, permutations between them.
 
     Args:
         couplings: number of couplings.
         width: width of the networks s and t.
         frequencies: Fourier features of their input, 0 for none.
-        permutation: "swap", or "random" for torch.randperm(2), which swaps only half the time.
+        permutation: "swap", or "random" for torch.randperm(2), which swaps half the
+            time only.
 
     Raises:
         ValueError: a count below 1 (below 0 for frequencies), an unknown permutation.
@@ -352,7 +377,7 @@ def spline_flow(
     """The same flow with rational-quadratic splines in place of the affine functions.
 
     Args:
-        couplings: number of couplings; two can already represent any density on the plane.
+        couplings: number of couplings; two can represent any density on the plane.
         bins: bins K of each spline.
         width: width of the network θ.
         frequencies: Fourier features of its input, 0 for none.

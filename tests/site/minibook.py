@@ -1,4 +1,4 @@
-"""A book of two pages with every feature that the site engine serves, for the site tests."""
+"""A book of two pages with all that the site engine serves, for the site tests."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ A warning.
 ```
 
 $$
-\log p_x(x) = \log \N(f(x); 0, I) + \sum_{k=1}^{K} \sum_{d=1}^{D} s_{k,d}\left(x^{(k)}_{1:d}\right)
+\log p_x(x) = \log \N(f(x); 0, I)
+ + \sum_{k=1}^{K} \sum_{d=1}^{D} s_{k,d}\left(x^{(k)}_{1:d}\right)
 + \text{a long term that is wide} + \log\left|\det \frac{\d f}{\d x}\right|
 $$ (eq-change)
 
@@ -150,7 +151,8 @@ $p_x(x) = p_z(f(x))\,\lvert\det J\rvert$ של צפיפות.
 ```
 
 $$
-\log p_x(x) = \log \N(f(x); 0, I) + \sum_{k=1}^{K} \sum_{d=1}^{D} s_{k,d}\left(x^{(k)}_{1:d}\right)
+\log p_x(x) = \log \N(f(x); 0, I)
+ + \sum_{k=1}^{K} \sum_{d=1}^{D} s_{k,d}\left(x^{(k)}_{1:d}\right)
 + \text{a long term that is wide} + \log\left|\det \frac{\d f}{\d x}\right|
 $$ (eq-change)
 
@@ -190,7 +192,7 @@ from course_utils import Flow
 def sample(flow: Flow, n: int = 1000) -> torch.Tensor:
     # the inverse of every layer, last to first, in a comment that is long enough to scroll here
     return flow.inverse(torch.randn(n, 2)) * 0.5
-'''
+'''  # noqa: E501
 
 PRINTED = """\
 step 100: loss 2.40
@@ -224,12 +226,18 @@ def _png() -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _code(source: str, outputs: list[dict[str, Any]], **metadata: Any) -> nbformat.NotebookNode:
+def _code(
+    source: str, outputs: list[dict[str, Any]], **metadata: Any
+) -> nbformat.NotebookNode:
     nodes = [nbformat.from_dict(output) for output in outputs]
-    return nbformat.v4.new_code_cell(source, outputs=nodes, metadata=metadata, execution_count=1)
+    return nbformat.v4.new_code_cell(
+        source, outputs=nodes, metadata=metadata, execution_count=1
+    )
 
 
-def _display(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> dict[str, Any]:
+def _display(
+    data: dict[str, Any], metadata: dict[str, Any] | None = None
+) -> dict[str, Any]:
     return {"output_type": "display_data", "data": data, "metadata": metadata or {}}
 
 
@@ -248,7 +256,12 @@ def notebook() -> nbformat.NotebookNode:
         "caption": {"en": "The loss against $H$.", "he": "ההפסד לעומת $H$."},
         "alt": {"en": "A falling curve", "he": "עקומה יורדת"},
     }
-    claims = {"he": ["זרימת ספליין: הפער מהרצפה < 0.040 nats", "זרימה אפינית: הפער < 0.2 nats"]}
+    claims = {
+        "he": [
+            "זרימת ספליין: הפער מהרצפה < 0.040 nats",
+            "זרימה אפינית: הפער < 0.2 nats",
+        ]
+    }
     live = '<div class="live" data-live="dot" data-state="chapter/dot"></div>'
     live_outputs = {
         "application/vnd.jupyter.widget-view+json": {"model_id": "0"},
@@ -261,13 +274,21 @@ def notebook() -> nbformat.NotebookNode:
         _code(CODE, [], tags=["hide-input"]),
         _code("show(sample)", [_display(source)]),
         *_pair(1),
-        _code("plot()", [_display({"image/png": _png(), "text/plain": "<Figure>"})], figure=figure),
+        _code(
+            "plot()",
+            [_display({"image/png": _png(), "text/plain": "<Figure>"})],
+            figure=figure,
+        ),
         _code("check()", [stream], claims=claims),
         _code("dot", [_display(live_outputs, {"text/html": {"state": {"layers": 7}}})]),
         *_pair(2),
     ]
     metadata = {
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "kernelspec": {
+            "name": "python3",
+            "display_name": "Python 3",
+            "language": "python",
+        },
         "widgets": {"application/vnd.jupyter.widget-state+json": {"state": {"0": {}}}},
     }
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata)

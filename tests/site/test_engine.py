@@ -38,7 +38,9 @@ def read(lang: str) -> nbformat.NotebookNode:
         ("he", "# פרק לדוגמה", "ההפסד לעומת $H$."),
     ],
 )
-def test_reader_keeps_one_language(states: Path, lang: str, title: str, caption: str) -> None:
+def test_reader_keeps_one_language(
+    states: Path, lang: str, title: str, caption: str
+) -> None:
     notebook = read(lang)
     markdown = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
     assert [cell.metadata.lang for cell in markdown] == [lang] * 3
@@ -61,11 +63,15 @@ def test_reader_turns_a_widget_into_a_live_figure(states: Path) -> None:
 @pytest.mark.parametrize("name", ["../out", "/root", "a b", ""])
 def test_reader_refuses_a_state_outside_its_folder(states: Path, name: str) -> None:
     with pytest.raises(ValueError, match="data-state"):
-        reader.live_figure(f'<div class="live" data-live="dot" data-state="{name}">', {}, "en")
+        reader.live_figure(
+            f'<div class="live" data-live="dot" data-state="{name}">', {}, "en"
+        )
 
 
 def test_reader_needs_the_language_of_each_cell(states: Path) -> None:
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("no language")])
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("no language")]
+    )
     with pytest.raises(ValueError, match="lang"):
         reader.read_notebook(json.dumps(notebook), "en")
 
@@ -79,7 +85,9 @@ def renderer() -> Any:
 
 
 def test_formulas_are_html_with_the_books_macros(renderer: Renderer) -> None:
-    html = renderer.render(r"\E_{x \sim \N(0, I)}[x] = \int x\,p(x)\,\d x", display=True)
+    html = renderer.render(
+        r"\E_{x \sim \N(0, I)}[x] = \int x\,p(x)\,\d x", display=True
+    )
     assert 'class="katex-display"' in html
     assert "<math" in html
     assert "ש" in renderer.render(r"\text{רצפה של ש}", display=False)
@@ -92,7 +100,9 @@ def test_a_formula_that_cannot_be_read_is_an_error(renderer: Renderer) -> None:
         renderer.render(r"\unknown", display=False)
 
 
-def test_a_wrong_formula_stops_the_build(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_formula_stops_the_build(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "source"
     minibook.write(source)
     index = source / "index.md"
@@ -114,7 +124,8 @@ def test_search_drops_prefixes_alike_in_both_languages() -> None:
     assert stems[3] == stems[4] == stems[5]
     assert stems[6:8] == ["flow", "של"]
     script = f"{search.js_stemmer_code}\nconst stemmer = new Stemmer();\n"
-    script += f"console.log(JSON.stringify({json.dumps(WORDS)}.map((w) => stemmer.stemWord(w))))"
+    stems_of = f"{json.dumps(WORDS)}.map((w) => stemmer.stemWord(w))"
+    script += f"console.log(JSON.stringify({stems_of}))"
     command = [frontend.node(), "--eval", script]
     answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert json.loads(answer) == stems
@@ -144,7 +155,9 @@ def test_claims_have_a_hebrew_wording_each() -> None:
 def test_left_to_right_islands_in_a_claim(text: str, left_to_right: list[str]) -> None:
     parts = results.islands(text)
     assert "".join(part.astext() for part in parts) == text
-    inline = [part.astext() for part in parts if isinstance(part, docutils.nodes.inline)]
+    inline = [
+        part.astext() for part in parts if isinstance(part, docutils.nodes.inline)
+    ]
     assert inline == left_to_right
 
 
@@ -154,7 +167,9 @@ def test_hebrew_edition_is_derived() -> None:
     assert original == CONFIG
     assert config["title"] == hebrew()["title"]
     assert config["sphinx"]["config"]["language"] == "he"
-    assert config["sphinx"]["config"]["nb_custom_formats"][".ipynb"][1] == {"lang": "he"}
+    assert config["sphinx"]["config"]["nb_custom_formats"][".ipynb"][1] == {
+        "lang": "he"
+    }
     toc = {"root": "index", "parts": [{"caption": "Flows", "chapters": []}]}
     assert build.edition_toc(toc, "he")["parts"][0]["caption"] == "זרימות"
     assert build.edition_toc(toc, "en") == toc

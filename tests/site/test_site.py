@@ -1,4 +1,4 @@
-"""Both editions as a reader's browser sees them: the book itself and a mini-book of all features.
+"""Both editions in a reader's browser: the book, and a mini-book of all features.
 
 One file on purpose: the tests run in parallel by file, and the site is built once.
 """
@@ -49,7 +49,9 @@ TOCS = {
     "book": yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")),
     "mini": yaml.safe_load(minibook.TOC),
 }
-PAGES = [(book, page) for book, toc in TOCS.items() for page in [*pages_of(toc), "search"]]
+PAGES = [
+    (book, page) for book, toc in TOCS.items() for page in [*pages_of(toc), "search"]
+]
 
 
 @dataclass
@@ -71,7 +73,9 @@ def build(source: Path, target: Path) -> None:
     done = subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, f"the site did not build:\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, (
+        f"the site did not build:\n{done.stdout}\n{done.stderr}"
+    )
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -125,7 +129,9 @@ def visit(context: BrowserContext, address: str, until: Any = "load") -> Visit:
     seen = Visit(context.new_page())
     page = seen.page
     page.on("request", lambda request: seen.requests.append(request.url))
-    page.on("requestfailed", lambda request: seen.trouble.append(f"failed: {request.url}"))
+    page.on(
+        "requestfailed", lambda request: seen.trouble.append(f"failed: {request.url}")
+    )
     page.on("pageerror", lambda error: seen.trouble.append(f"script error: {error}"))
     page.on(
         "console",
@@ -138,7 +144,9 @@ def visit(context: BrowserContext, address: str, until: Any = "load") -> Visit:
     page.on(
         "response",
         lambda answer: (
-            seen.trouble.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None
+            seen.trouble.append(f"{answer.status}: {answer.url}")
+            if answer.status >= 400
+            else None
         ),
     )
     page.set_default_timeout(10_000)
@@ -147,14 +155,16 @@ def visit(context: BrowserContext, address: str, until: Any = "load") -> Visit:
 
 
 def context_of(browser: Browser, width: int = 1280, **settings: Any) -> BrowserContext:
-    return browser.new_context(viewport={"width": width, "height": WIDTHS[width]}, **settings)
+    return browser.new_context(
+        viewport={"width": width, "height": WIDTHS[width]}, **settings
+    )
 
 
 # What of the visible text is neither code nor formula
 PROSE = """() => {
   const copy = document.body.cloneNode(true);
-  for (const one of copy.querySelectorAll("pre, code, .katex, script, style, noscript, .live"))
-    one.remove();
+  const others = "pre, code, .katex, script, style, noscript, .live";
+  for (const one of copy.querySelectorAll(others)) one.remove();
   return copy.textContent;
 }"""
 
@@ -171,40 +181,54 @@ def test_page(
         for figure in page.query_selector_all("div.live"):
             figure.scroll_into_view_if_needed()
             page.wait_for_selector(".live[data-ready] .live-figure > *")
-        root = page.evaluate("[document.documentElement.lang, document.documentElement.dir]")
+        root = page.evaluate(
+            "[document.documentElement.lang, document.documentElement.dir]"
+        )
         assert root == [edition, EDITIONS[edition]]
         assert not seen.trouble
-        outside = [url for url in seen.requests if not url.startswith((site.address, "data:"))]
+        outside = [
+            url for url in seen.requests if not url.startswith((site.address, "data:"))
+        ]
         assert not outside, "a page asks other hosts"
 
         prose = page.evaluate(PROSE)
         raw = re.search(r"\$|\\[(\[]|\\begin|\\frac|\\mathbb", prose)
-        assert raw is None, f"raw TeX: …{prose[max(0, raw.start() - 40) : raw.end() + 40]}…"
+        assert raw is None, (
+            f"raw TeX: …{prose[max(0, raw.start() - 40) : raw.end() + 40]}…"
+        )
         sources = list(site.sources[book].glob(f"{page_name}.*"))
-        if sources and re.search(r"\$[^$\n]+\$", sources[0].read_text(encoding="utf-8")):
+        if sources and re.search(
+            r"\$[^$\n]+\$", sources[0].read_text(encoding="utf-8")
+        ):
             assert page.locator("article .katex").count() > 0
         assert page.locator("mjx-container, script[src*=athjax]").count() == 0
 
         wide = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide[0] <= wide[1], "the page scrolls sideways"
-        page.evaluate("document.querySelectorAll('img').forEach((i) => { i.loading = 'eager'; })")
+        page.evaluate(
+            "document.querySelectorAll('img').forEach((i) => { i.loading = 'eager'; })"
+        )
         page.evaluate("Promise.all([...document.images].map((i) => i.decode()))")
         unreachable = page.evaluate(
             """[...document.querySelectorAll(".scroll, article pre")]
-               .filter((e) => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0).length"""
+               .filter((e) => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0)
+              .length"""
         )
         assert unreachable == 0, "something scrolls that the keyboard cannot reach"
         distorted = page.evaluate(
             """[...document.images].filter((i) => {
                  const style = getComputedStyle(i);
-                 const frame = parseFloat(style.paddingTop) + parseFloat(style.borderTopWidth);
-                 const shape = (i.offsetWidth - 2 * frame) / (i.offsetHeight - 2 * frame);
-                 return i.complete && Math.abs(shape * i.naturalHeight / i.naturalWidth - 1) > 0.05;
+                 const frame = 2 * parseFloat(style.paddingTop)
+                   + 2 * parseFloat(style.borderTopWidth);
+                 const shape = (i.offsetWidth - frame) / (i.offsetHeight - frame);
+                 const wanted = i.naturalWidth / i.naturalHeight;
+                 return i.complete && Math.abs(shape / wanted - 1) > 0.05;
                }).map((i) => i.src)"""
         )
         assert not distorted, "images out of shape"
         silent = page.evaluate(
-            "[...document.images].filter((i) => !i.alt && !i.closest('.brand')).map((i) => i.src)"
+            """[...document.images].filter((i) => !i.alt && !i.closest('.brand'))
+               .map((i) => i.src)"""
         )
         assert not silent, "images without alternative text"
 
@@ -214,21 +238,26 @@ def test_every_built_page_is_tested(site: Site) -> None:
         for edition in EDITIONS:
             folder = site.folder / book / edition
             built = {
-                str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.html")
+                str(path.relative_to(folder).with_suffix(""))
+                for path in folder.rglob("*.html")
             }
             assert built - {"index"} == {*pages_of(toc), "search"} - {"index"}
 
 
-# The words around the article, in every attribute and element that a reader sees or hears
+# The words around the article, in every attribute and element that a reader sees or
+# hears
 AROUND = """() => {
   const texts = [document.title];
-  const around = "header *, nav *, aside *, footer *, summary, .copy, figcaption .caption-number";
+  const around = "header *, nav *, aside *, footer *, summary, .copy, "
+    + "figcaption .caption-number";
   for (const one of document.querySelectorAll(`${around}, .admonition-title`)) {
     if (one.closest("svg, script, .katex")) continue;
-    for (const node of one.childNodes) if (node.nodeType === 3) texts.push(node.data.trim());
+    for (const node of one.childNodes)
+      if (node.nodeType === 3) texts.push(node.data.trim());
   }
   for (const name of ["aria-label", "title", "placeholder", "alt"])
-    for (const one of document.querySelectorAll(`[${name}]`)) texts.push(one.getAttribute(name));
+    for (const one of document.querySelectorAll(`[${name}]`))
+      texts.push(one.getAttribute(name));
   return [...new Set(texts)].filter((text) => text);
 }"""
 
@@ -239,11 +268,14 @@ def test_each_edition_shows_only_its_language(
 ) -> None:
     with context_of(browser) as context:
         page = visit(context, site.page(book, "he", page_name)).page
-        # a string of the frame is Hebrew, perhaps with a Latin name in it, never English alone
+        # a string of the frame is Hebrew, perhaps with a Latin name in it, never
+        # English alone
         english = [
             text
             for text in page.evaluate(AROUND)
-            if re.search(r"[A-Za-z]{2}", text) and not HEBREW.search(text) and text != "English"
+            if re.search(r"[A-Za-z]{2}", text)
+            and not HEBREW.search(text)
+            and text != "English"
         ]
         assert not english
         page = visit(context, site.page(book, "en", page_name)).page
@@ -266,7 +298,8 @@ def test_language_switch_keeps_page_and_section(
         alternate = page.locator(f"link[rel=alternate][hreflang={other}]")
         assert alternate.evaluate("(one) => one.href") == there
         sections = page.evaluate(
-            """[...document.querySelectorAll("article section section[id]")].map((s) => s.id)"""
+            """[...document.querySelectorAll("article section section[id]")]
+               .map((s) => s.id)"""
         )
         link.click()
         page.wait_for_url(there)
@@ -351,7 +384,9 @@ def test_search(site: Site, browser: Browser, edition: str, query: str) -> None:
         field.fill(query)
         field.press("Enter")
         seen.page.wait_for_selector("ul.search li a")
-        links = seen.page.locator("ul.search li a").evaluate_all("(all) => all.map((a) => a.href)")
+        links = seen.page.locator("ul.search li a").evaluate_all(
+            "(all) => all.map((a) => a.href)"
+        )
         assert any(site.page("mini", edition, "chapter") in link for link in links)
         assert not seen.trouble
 
@@ -359,7 +394,8 @@ def test_search(site: Site, browser: Browser, edition: str, query: str) -> None:
 def style(page: Page, selector: str, *names: str) -> list[str]:
     """Computed styles of the first element that ``selector`` finds."""
     values: list[str] = page.locator(selector).first.evaluate(
-        "(one, names) => names.map((name) => getComputedStyle(one).getPropertyValue(name))",
+        """(one, names) =>
+             names.map((name) => getComputedStyle(one).getPropertyValue(name))""",
         list(names),
     )
     return values
@@ -375,19 +411,29 @@ def test_direction_of_everything(site: Site, browser: Browser, edition: str) -> 
             assert widths == ["4px", "1px"], box
         assert style(page, "blockquote", f"border-{end}-width") == ["0px"]
         assert style(page, "article ul", f"padding-{end}") == ["0px"]
-        assert style(page, "article td", "direction", "text-align") == [EDITIONS[edition], "start"]
-        for code in (".cell_input pre", ".cell_output pre", ".cell_output .highlight-python pre"):
+        assert style(page, "article td", "direction", "text-align") == [
+            EDITIONS[edition],
+            "start",
+        ]
+        for code in (
+            ".cell_input pre",
+            ".cell_output pre",
+            ".cell_output .highlight-python pre",
+        ):
             assert style(page, code, "direction", "text-align") == ["ltr", "left"], code
         assert style(page, "p .katex", "direction") == ["ltr"]
         assert style(page, ".katex-display", "direction") == ["ltr"]
         contents, article, outline = (
-            page.locator(one).first.bounding_box() for one in (".contents", "article", ".outline")
+            page.locator(one).first.bounding_box()
+            for one in (".contents", "article", ".outline")
         )
         assert contents is not None
         assert article is not None
         assert outline is not None
         in_order = contents["x"] < article["x"] < outline["x"]
-        assert in_order if edition == "en" else contents["x"] > article["x"] > outline["x"]
+        assert (
+            in_order if edition == "en" else contents["x"] > article["x"] > outline["x"]
+        )
 
 
 @pytest.mark.parametrize("edition", EDITIONS)
@@ -421,7 +467,9 @@ def test_a_live_figure_loads_when_it_comes_near(site: Site, browser: Browser) ->
 
 
 @pytest.mark.parametrize("edition", EDITIONS)
-def test_figures_claims_and_folded_code(site: Site, browser: Browser, edition: str) -> None:
+def test_figures_claims_and_folded_code(
+    site: Site, browser: Browser, edition: str
+) -> None:
     with context_of(browser) as context:
         page = visit(context, site.page("mini", edition, "chapter")).page
         image = page.locator("figure#fig-nf1 img")
@@ -431,13 +479,18 @@ def test_figures_claims_and_folded_code(site: Site, browser: Browser, edition: s
         }[edition]
         assert image.get_attribute("alt") == alt
         assert image.get_attribute("width") is not None
-        assert page.locator("figure#fig-nf1 figcaption").inner_text().startswith(caption)
+        assert (
+            page.locator("figure#fig-nf1 figcaption").inner_text().startswith(caption)
+        )
         assert page.locator("details.hide summary .collapsed").inner_text() == fold
         assert page.locator(".claim").count() == 2
         page = visit(context, site.page("mini", edition, "claims")).page
         first = page.locator("table.claims tbody tr").first
         assert first.locator("a").get_attribute("href") == "chapter.html#nf1"
-        words = {"en": "spline flow: gap to the floor", "he": "זרימת ספליין: הפער מהרצפה"}
+        words = {
+            "en": "spline flow: gap to the floor",
+            "he": "זרימת ספליין: הפער מהרצפה",
+        }
         assert words[edition] in first.inner_text()
         assert "0.031" in first.inner_text()
         # NF1a has no section of its own: it leads to NF1
@@ -446,7 +499,7 @@ def test_figures_claims_and_folded_code(site: Site, browser: Browser, edition: s
 
 
 def test_plain_jupyter_book_build(tmp_path: Path) -> None:
-    """`jupyter-book build .` makes the English edition, alone and without a language switch."""
+    """`jupyter-book build .` makes the English edition without a language switch."""
     command = [sys.executable, "-m", "jupyter_book.cli.main"]
     program = shutil.which("jupyter-book", path=str(Path(sys.executable).parent))
     if program is not None:
