@@ -66,7 +66,7 @@ def test_samples_follow_the_density(name: str) -> None:
     parts = [
         data.log_prob(torch.cartesian_prod(p, middle[1])) for p in middle[0].split(50)
     ]
-    density = torch.cat(parts)
+    density = torch.cat(parts).double()
     mass = (
         density.exp()
         .view(coarse, fine // coarse, coarse, fine // coarse)
