@@ -1,4 +1,4 @@
-"""The kernels that nbval starts are silent and single-threaded, as when outputs are stored."""
+"""The kernels that nbval starts are silent and use one thread, as in a refresh."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.refresh import KERNEL_ENV
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup() -> Generator[None, None, None]:
-    """A kernel starts while its first cell is set up, and takes the environment from here."""
+    """A kernel starts while its first cell is set up, and takes this environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in KERNEL_ENV.items():
             patch.setitem(os.environ, name, value)
