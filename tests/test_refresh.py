@@ -78,6 +78,7 @@ def run_nbval(path: Path) -> subprocess.CompletedProcess[str]:
         "--nbval",
         "--nbval-current-env",
         "-q",
+        "-rN",  # no summary: where CI is set it repeats the reasons
         path.name,
     ]
     command += ["--nbval-sanitize-with", str(SANITIZER), "-p", "no:cacheprovider"]
