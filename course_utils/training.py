@@ -64,6 +64,7 @@ def train(
     steps: int,
     *,
     lr: float = 1e-2,
+    clip: float | None = None,
     validate: Validation | None = None,
     epoch: int = 200,
     fabric: Fabric | None = None,
@@ -79,6 +80,7 @@ def train(
         batches: gives a batch at each ``next``.
         steps: how many steps to take.
         lr: peak learning rate.
+        clip: shorten gradients that are longer than this; None leaves them alone.
         validate: held-out quantities, one value per sample; the first is watched
             for divergence.
         epoch: validate at the start and after each ``epoch`` steps.
@@ -91,6 +93,8 @@ def train(
     check_count("steps", steps)
     check_count("epoch", epoch)
     check_positive("lr", lr)
+    if clip is not None:
+        check_positive("clip", clip)
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     optimizer = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.99), fused=True)
     schedule = LambdaLR(optimizer, warmup_cosine(steps))
@@ -103,11 +107,13 @@ def train(
             batch_loss = objective(fabric.to_device(next(batches))).mean()
             optimizer.zero_grad()
             fabric.backward(batch_loss)
+            if clip is not None:
+                fabric.clip_gradients(objective, optimizer, max_norm=clip)
             optimizer.step()
             schedule.step()
             history.loss.append(_finite(batch_loss, step))
         if validate:
-            _record(history, steps, validate, watch)
+            _record(history, steps, validate, watch, last=True)
     except KeyboardInterrupt:
         history.interrupted = True
     history.seconds = time.process_time() - start
@@ -134,37 +140,46 @@ class _TailWatch:
     """Stops a run whose worst hundredth blows up while its mean may look harmless.
 
     Compares the 99 % quantile of the held-out loss with the untrained model's: it may
-    grow to ``FACTOR`` times that (at least to ``FACTOR``).
+    grow to ``FACTOR`` times that (at least to ``FACTOR``). A run often exceeds this for
+    a moment and recovers; ``PATIENCE`` validations in a row are too many, and so is one
+    at the end of training.
     """
 
     FACTOR = 3.0
+    PATIENCE = 3
 
     def __init__(self) -> None:
         self.limit: float | None = None
+        self.exceeded = 0
 
-    def check(self, name: str, values: Tensor, step: int) -> None:
+    def check(self, name: str, values: Tensor, step: int, last: bool) -> None:
         tail = float(values.double().quantile(0.99))
         if self.limit is None:
             self.limit = self.FACTOR * max(1.0, tail)
-        if not tail <= self.limit:
+        self.exceeded = 0 if tail <= self.limit else self.exceeded + 1
+        if self.exceeded == self.PATIENCE or (last and self.exceeded):
             raise TrainingDivergedError(
                 f"training diverged at step {step}: 1 % of the held-out samples have "
                 f"{name} above {tail:.3g} (mean {float(values.mean()):.3g}); "
                 f"the limit is {self.limit:.3g}, {self.FACTOR:g} times the untrained "
-                "model's. Try a lower learning rate."
+                "model's. Try a lower learning rate, or clip the gradients."
             )
 
 
 def _record(
-    history: History, step: int, validate: Validation, watch: _TailWatch
+    history: History,
+    step: int,
+    validate: Validation,
+    watch: _TailWatch,
+    last: bool = False,
 ) -> None:
     """Add the held-out quantities' means to the history; watch the first one's tail."""
     with torch.no_grad():
         quantities = validate()
-    watch.check(*next(iter(quantities.items())), step)
     history.step.append(step)
     for name, values in quantities.items():
         history.validation.setdefault(name, []).append(float(values.mean()))
+    watch.check(*next(iter(quantities.items())), step, last)
 
 
 def _finite(loss: Tensor, step: int) -> float:
@@ -173,6 +188,6 @@ def _finite(loss: Tensor, step: int) -> float:
     if not isfinite(value):
         raise TrainingDivergedError(
             f"training diverged: the loss is {value} at step {step}. "
-            "Try a lower learning rate."
+            "Try a lower learning rate, or clip the gradients."
         )
     return value

@@ -157,7 +157,7 @@ def test_affine_flow_equals_zuko_with_copied_weights() -> None:
             mask=torch.tensor([fixed == 0, fixed == 1]),
             univariate=lambda s, t: (
                 torch.distributions.AffineTransform(
-                    t, (3 * torch.tanh(s / 3)).exp()
+                    t, (2 * torch.tanh(s / 2)).exp()
                 ).inv
             ),
             shapes=[(), ()],

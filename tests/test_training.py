@@ -111,19 +111,47 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
         train(Mean(), broken, batches(), 10)
 
 
-def test_a_tail_that_blows_up_under_a_finite_mean_stops_the_run() -> None:
-    """Two held-out samples in a hundred get very bad; the mean stays below it."""
-    calls = iter([0.0, 0.0, 40.0])
+@pytest.mark.parametrize(
+    ("tails", "stopped_at"),
+    [
+        ([0, 40, 40, 40, 0, 0], 30),
+        ([0, 40, 40, 0, 40, 40], 50),
+        ([0, 40, 40, 0, 0, 0], None),
+    ],
+)
+def test_a_tail_that_blows_up_under_a_finite_mean_stops_the_run(
+    tails: list[float], stopped_at: int | None
+) -> None:
+    """Two in a hundred get very bad: three times in a row, or at the end, is too much."""
+    excess = iter(tails)
 
     def validate() -> dict[str, Tensor]:
         values = torch.full((1000,), 2.0)
-        values[:20] += next(calls)
+        values[:20] += next(excess)
         return {"nll": values}
 
-    with pytest.raises(
-        TrainingDivergedError, match=r"diverged at step 20: 1 % .* nll above 42"
-    ):
+    def run() -> None:
         train(Mean(), squared_distance, batches(), 50, validate=validate, epoch=10)
+
+    if stopped_at is None:
+        run()
+        return
+    expected = rf"diverged at step {stopped_at}: 1 % .* nll above 42 .*limit is 6"
+    with pytest.raises(TrainingDivergedError, match=expected):
+        run()
+
+
+def test_clipping_shortens_long_gradients() -> None:
+    """AdamW's first step has the gradient's sign only, so look at the second."""
+    steps = []
+    for clip in (None, 1e-3, 1e6):
+        model = Mean()
+        train(model, squared_distance, batches(), 2, lr=0.1, clip=clip)
+        steps.append(model.value.detach().clone())
+    assert torch.equal(steps[0], steps[2])
+    assert not torch.equal(steps[0], steps[1])
+    with pytest.raises(ValueError, match="clip must be a finite number above 0, got 0"):
+        train(Mean(), squared_distance, batches(), 2, clip=0)
 
 
 def test_a_real_flow_that_diverges_is_stopped() -> None:

@@ -69,7 +69,7 @@ class AffineCoupling(Bijection):
     """y_a = x_a,   y_b = x_b·exp(s(x_a)) + t(x_a),   log|det| = Σ s(x_a).
 
     s (the log-scale) and t (the shift) are two small networks. s is kept in
-    ±``max_log_scale`` by a tanh, so that a layer can stretch by e³ ≈ 20 at most and
+    ±``max_log_scale`` by a tanh, so that a layer can stretch by e² ≈ 7 at most and
     training stays finite.
 
     Args:
@@ -84,7 +84,7 @@ class AffineCoupling(Bijection):
         dim: int = 2,
         width: int = 64,
         frequencies: int = 0,
-        max_log_scale: float = 3.0,
+        max_log_scale: float = 2.0,
     ) -> None:
         super().__init__()
         self.split = [check_count("dim", dim, least=2) // 2, dim - dim // 2]
