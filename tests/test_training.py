@@ -122,7 +122,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
 def test_a_tail_that_blows_up_under_a_finite_mean_stops_the_run(
     tails: list[float], stopped_at: int | None
 ) -> None:
-    """Two in a hundred get very bad: three times in a row, or at the end, is too much."""
+    """Two in a hundred get very bad: thrice in a row, or at the end, is too much."""
     excess = iter(tails)
 
     def validate() -> dict[str, Tensor]:
