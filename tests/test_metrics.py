@@ -8,10 +8,7 @@ from torch import Tensor
 
 from course_utils.data import OlympicRings, Square
 from course_utils.metrics import kl_to_truth, path_ratio, share_off_support
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from course_utils.notebook import seeded
 
 
 def test_kl_of_a_wider_uniform() -> None:
@@ -20,16 +17,18 @@ def test_kl_of_a_wider_uniform() -> None:
     def wider(x: Tensor) -> Tensor:
         return torch.full((len(x),), -log(16))
 
-    estimate = kl_to_truth(wider, Square(), 1000, seeded())
+    estimate = kl_to_truth(wider, Square(), 1000, seeded(0))
     assert estimate.mean == pytest.approx(log(4))
     assert estimate.standard_error == pytest.approx(0, abs=1e-9)
 
 
 def test_kl_of_the_truth_is_zero_and_of_a_gaussian_positive() -> None:
     rings = OlympicRings()
-    assert kl_to_truth(rings.log_prob, rings, 1000, seeded()).mean == 0
+    assert kl_to_truth(rings.log_prob, rings, 1000, seeded(0)).mean == 0
     normal = torch.distributions.Normal(0.0, 1.0)
-    estimate = kl_to_truth(lambda x: normal.log_prob(x).sum(1), rings, 50_000, seeded())
+    estimate = kl_to_truth(
+        lambda x: normal.log_prob(x).sum(1), rings, 50_000, seeded(0)
+    )
     exact = 1 + log(2 * torch.pi) - rings.entropy()  # z-scored data: E|x|² = 2
     assert abs(estimate.mean - exact) < 4 * estimate.standard_error
     assert 0 < estimate.standard_error < 0.01

@@ -20,6 +20,7 @@ from course_utils.models.normalizing_flow import (
     negative_log_likelihood,
     spline_flow,
 )
+from course_utils.notebook import seeded
 
 LAYERS: dict[str, Callable[[], Bijection]] = {
     "permutation": lambda: Permutation([1, 0]),
@@ -56,7 +57,7 @@ def shaken(make: Callable[[], M]) -> M:
 
 
 def points(n: int, dim: int = 2, spread: float = 1.5, seed: int = 2) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     return spread * torch.randn(n, dim, generator=generator, dtype=torch.float64)
 
 
@@ -256,7 +257,7 @@ def test_swap_moves_both_axes_and_random_permutations_repeat_with_the_seed() -> 
 
 def test_sample_repeats_with_the_generator() -> None:
     flow = shaken(FLOWS["affine"])
-    draws = [flow.sample(5, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    draws = [flow.sample(5, seeded(s)) for s in (0, 0, 1)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     assert draws[0].dtype == torch.float64

@@ -20,9 +20,9 @@ from jupyter_book.sphinx import build_sphinx
 
 from engine import BOOK
 from engine.pages import DIRECTIONS
+from engine.pairs import ROOT
 from engine.strings import hebrew
 
-ROOT = BOOK.parent
 READ = {"en": "Read in English", "he": "לקריאה בעברית"}
 
 

@@ -88,10 +88,9 @@ class PlaneData(ABC):
         self, size: int, generator: torch.Generator | None = None, *, block: int = 100
     ) -> Iterator[Tensor]:
         """Fresh batches (size, 2) without end, drawn ``block`` at a time for speed."""
-        check_count("size", size)
+        count = check_count("size", size) * check_count("block", block)
         while True:
-            points = self.sample(size * check_count("block", block), generator)
-            yield from points.split(size)
+            yield from self.sample(count, generator).split(size)
 
     def log_prob(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """log p(x) in nats, or log p(x | label); −∞ off the support.
