@@ -13,12 +13,32 @@ log p(x) = log p_raw(raw) + Σ log std and H = H_raw − Σ log std.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_count, check_labels, check_points
+from course_utils.checks import (
+    check_count,
+    check_labels,
+    check_points,
+    check_positive,
+)
+
+
+class Posterior(NamedTuple):
+    """What a noisy point u = x + s·ε, ε ~ N(0, I), says of x.
+
+    Attributes:
+        log_density: log p_s(u) in nats, (B,).
+        mean: E[x | u], (B, 2): the best guess of x in squares.
+        variance: Var[x_i | u] of each coordinate, (B, 2).
+    """
+
+    log_density: Tensor
+    mean: Tensor
+    variance: Tensor
 
 
 class PlaneData(ABC):
@@ -58,6 +78,14 @@ class PlaneData(ABC):
     def _entropy(self, given_label: bool) -> float:
         """Entropy of the raw distribution in nats: H(X), or H(X | label)."""
 
+    @abstractmethod
+    def _posterior(self, raw: Tensor, noise: Tensor, label: int | None) -> Posterior:
+        """The posterior at raw noisy points (B, 2), with noise (2,) on the two axes."""
+
+    @abstractmethod
+    def _mmse(self, noise: Tensor, label: int | None) -> Tensor:
+        """E[Var(x_i | u)] of both raw coordinates, (2,), for noise (2,)."""
+
     # --- what everybody calls ---------------------------------------------------------
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -92,6 +120,15 @@ class PlaneData(ABC):
         while True:
             yield from self.sample(count, generator).split(size)
 
+    def labelled_batches(
+        self, size: int, generator: torch.Generator | None = None, *, block: int = 100
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Fresh batches of points (size, 2) and classes (size,) without end."""
+        count = check_count("size", size) * check_count("block", block)
+        while True:
+            x, label = self.sample_labelled(count, generator)
+            yield from zip(x.split(size), label.split(size), strict=True)
+
     def log_prob(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """log p(x) in nats, or log p(x | label); −∞ off the support.
 
@@ -119,6 +156,57 @@ class PlaneData(ABC):
             self._require_classes()
         return self._entropy(given_label) - float(self.std.log().sum())
 
+    def posterior(self, u: Tensor, s: float, label: Tensor | None = None) -> Posterior:
+        """What the noisy points u = x + s·ε say of x: the exact denoiser.
+
+        Args:
+            u: points (B, 2).
+            s: standard deviation of the noise, in the units of ``u``.
+            label: classes (B,), int64, if they are known as well.
+
+        Raises:
+            TypeError, ValueError: what is not a batch of finite points or of classes;
+                s that is not a finite number above 0.
+        """
+        check_points(u)
+        noise = check_positive("s", s) * self.std
+        raw = self.to_raw(u.double())
+        if label is None:
+            found = self._posterior(raw, noise, None)
+        else:
+            self._require_classes()
+            check_labels(label, classes=self.classes, batch=len(u))
+            found = _by_class(raw, label, lambda r, c: self._posterior(r, noise, c))
+        return Posterior(
+            (found.log_density + self.std.log().sum()).to(u.dtype),
+            self.standardize(found.mean).to(u.dtype),
+            (found.variance / self.std**2).to(u.dtype),
+        )
+
+    def mmse(self, s: float, given_label: bool = False) -> float:
+        """min_f E‖x − f(x + s·ε)‖² = E‖x − E[x | x + s·ε]‖², both coordinates summed.
+
+        It is the floor under the loss of every model that guesses x, or the noise, or
+        a velocity from a noisy point.
+
+        Args:
+            s: standard deviation of the noise.
+            given_label: whether f also knows the class; classes weigh as in the data.
+
+        Raises:
+            ValueError: s that is not a finite number above 0, data without classes.
+        """
+        noise = check_positive("s", s) * self.std
+        if not given_label:
+            return float((self._mmse(noise, None) / self.std**2).sum())
+        self._require_classes()
+        each = torch.stack([self._mmse(noise, c) for c in range(self.classes)])
+        return float(self._class_weights() @ (each / self.std**2).sum(1))
+
+    def _class_weights(self) -> Tensor:
+        """Probability of each class, (C,), float64."""
+        return torch.full((self.classes,), 1 / self.classes, dtype=torch.float64)
+
     def inside(self, x: Tensor) -> Tensor:
         """Whether each point of ``x`` (B, 2) lies on the support, shape (B,), bool."""
         return self.log_prob(x) > -torch.inf
@@ -134,6 +222,18 @@ class PlaneData(ABC):
     def _require_classes(self) -> None:
         if self.classes == 0:
             raise ValueError(f"{type(self).__name__} has no classes")
+
+
+def _by_class(
+    raw: Tensor, label: Tensor, posterior: Callable[[Tensor, int], Posterior]
+) -> Posterior:
+    """Posteriors (B, …) of points of several classes, one class at a time."""
+    out = Posterior(raw.new_empty(len(raw)), raw.clone(), raw.clone())
+    for c in label.unique().tolist():
+        rows = label == c
+        for whole, part in zip(out, posterior(raw[rows], c), strict=True):
+            whole[rows] = part
+    return out
 
 
 def uniform(n: int, generator: torch.Generator | None) -> Tensor:

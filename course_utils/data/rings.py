@@ -17,10 +17,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from course_utils.checks import check_option
-from course_utils.data.plane import PlaneData, uniform
+from course_utils.data.plane import uniform
+from course_utils.data.scan import ScannedData
 
 CENTRES = torch.tensor(
     [[0.0, 0.0], [2.0, 0.0], [4.0, 0.0], [1.0, -1.0], [3.0, -1.0]], dtype=torch.float64
@@ -30,7 +32,7 @@ RING_AREA = torch.pi * (OUTER**2 - INNER**2)  # = π/2
 EDGE = 4e-6  # rounding to float32 and back moves a point by less than this
 
 
-class OlympicRings(PlaneData):
+class OlympicRings(ScannedData):
     """The five rings, z-scored per axis by default.
 
     Under the law "by ring" the class of a point is its ring: 0 blue, 1 black, 2 red,
@@ -86,6 +88,21 @@ class OlympicRings(PlaneData):
         p = torch.arange(1, 6) / (5 * RING_AREA)  # density where m = 1 … 5 rings cover
         return float(-(areas * p * p.log()).sum())
 
+    def _box(self) -> tuple[Tensor, Tensor]:
+        return CENTRES.amin(0) - OUTER, CENTRES.amax(0) + OUTER
+
+    def _lines(self, y: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
+        if label is not None:
+            ends, cover = _crossings(y, CENTRES[label : label + 1])
+            density = cover / RING_AREA
+        else:
+            ends, cover = _crossings(y, CENTRES)
+            if self.law == "union":
+                density = (cover > 0) / _areas().sum()
+            else:
+                density = cover / (5 * RING_AREA)
+        return ends, F.pad(density.double(), (1, 1)).diff(dim=1)
+
 
 def _draw_by_ring(n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """n points, each uniform in a ring drawn at random: raw (n, 2), ring (n,)."""
@@ -125,16 +142,26 @@ def _scan(lines: int = 100_000) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     high = float(CENTRES[:, 1].max()) + OUTER
     step = (high - low) / lines
     y = low + step * (torch.arange(lines, dtype=torch.float64) + 0.5)
-    height = (y[:, None] - CENTRES[:, 1]) ** 2  # (L, 5)
+    ends, cover = _crossings(y, CENTRES)
+    return y[:, None], ends, cover, torch.tensor(step)
+
+
+def _crossings(y: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the lines at heights y (L,) enter and leave the rings around K centres.
+
+    Returns:
+        All ends from left to right (L, 4K), and how many rings cover the piece between
+        each end and the next (L, 4K − 1).
+    """
+    height = (y[:, None] - centres[:, 1]) ** 2  # (L, K)
     outer = (OUTER**2 - height).clamp(min=0).sqrt()
     inner = (INNER**2 - height).clamp(min=0).sqrt()
-    x = CENTRES[:, 0]
+    x = centres[:, 0]
     # enter a ring at −outer, leave it at −inner, enter at +inner, leave at +outer
-    ends = torch.cat([x - outer, x - inner, x + inner, x + outer], dim=1)  # (L, 20)
-    turns = torch.tensor([1, -1, 1, -1]).repeat_interleave(5).expand_as(ends)
+    ends = torch.cat([x - outer, x - inner, x + inner, x + outer], dim=1)
+    turns = torch.tensor([1, -1, 1, -1]).repeat_interleave(len(centres)).expand_as(ends)
     ends, order = ends.sort(dim=1)
-    cover = turns.gather(1, order).cumsum(1)[:, :-1]  # rings over [ends_i, ends_i+1]
-    return y[:, None], ends, cover, torch.tensor(step)
+    return ends, turns.gather(1, order).cumsum(1)[:, :-1]
 
 
 @lru_cache

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from course_utils.checks import check_positive
-from course_utils.data.plane import PlaneData, uniform
+from course_utils.data.plane import PlaneData, Posterior, uniform
 
 NODES = 600
 
@@ -52,6 +52,22 @@ class Spiral(PlaneData):
     def _entropy(self, given_label: bool) -> float:
         return _grid_entropy(self.noise)
 
+    def _posterior(self, raw: Tensor, noise: Tensor, label: int | None) -> Posterior:
+        parts = [_mixture_posterior(p, self.noise, noise) for p in raw.split(4096)]
+        return Posterior(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def _mmse(self, noise: Tensor, label: int | None) -> Tensor:
+        spread = (self.noise**2 + noise**2).sqrt()
+        axes = [
+            torch.arange(-1 - 6 * w, 1 + 6 * w, w / 3, dtype=torch.float64)
+            for w in spread.tolist()
+        ]
+        log_density, _, variance = self._posterior(
+            torch.cartesian_prod(*axes), noise, None
+        )
+        weight = log_density.exp()
+        return weight @ variance / weight.sum()
+
 
 def arm(u: Tensor) -> Tensor:
     """The arm's point at each parameter u (B,), shape (B, 2)."""
@@ -69,6 +85,20 @@ def _log_mixture(raw: Tensor, noise: float) -> Tensor:
     square = torch.cdist(raw, arm(_nodes())) ** 2  # (B, K)
     log_sum = torch.logsumexp(-square / (2 * noise**2), dim=1)
     return log_sum - log(2 * pi * noise**2 * NODES)
+
+
+def _mixture_posterior(raw: Tensor, sigma: float, noise: Tensor) -> Posterior:
+    """The posterior for u = c_k + σε + n·ε′, a mixture over the nodes c_k of the arm."""
+    c, spread = arm(_nodes()), (sigma**2 + noise**2).sqrt()  # (K, 2), (2,)
+    square = torch.cdist(raw / spread, c / spread) ** 2  # (B, K)
+    share = (-square / 2).softmax(dim=1)
+    log_density = torch.logsumexp(-square / 2, dim=1) - (2 * pi * NODES * spread.prod()).log()
+    # within a component x is normal, with mean c + gain·(u − c)
+    gain = sigma**2 / spread**2
+    mean_c = share @ c
+    mean = mean_c + gain * (raw - mean_c)
+    spread_c = share @ c**2 - mean_c**2
+    return Posterior(log_density, mean, gain * noise**2 + (1 - gain) ** 2 * spread_c)
 
 
 @lru_cache

@@ -10,16 +10,18 @@ by class:  p(x) = 1/(5·area(c(x))),         the classes drawn equally often
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from course_utils.checks import check_option
-from course_utils.data.plane import PlaneData, uniform
+from course_utils.data.plane import uniform
+from course_utils.data.scan import ScannedData
 
 RADII = torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
 AREAS = torch.cat([torch.zeros(1), torch.pi * RADII**2, torch.tensor([4.0])]).diff()
 
 
-class Square(PlaneData):
+class Square(ScannedData):
     """The square, left in raw coordinates by default.
 
     Args:
@@ -37,7 +39,7 @@ class Square(PlaneData):
         self.law = check_option("law", law, self.LAWS)
         super().__init__(standardized)
 
-    def _weights(self) -> Tensor:
+    def _class_weights(self) -> Tensor:
         """Probability of each class, shape (5,)."""
         return AREAS / 4 if self.law == "uniform" else torch.full_like(AREAS, 1 / 5)
 
@@ -54,21 +56,36 @@ class Square(PlaneData):
         density = inside / AREAS[own]
         if label is not None:
             return (density * (own == label)).log()
-        return (density * self._weights()[own]).log()
+        return (density * self._class_weights()[own]).log()
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         # E|x|² in a class between radii a and b is (a² + b²)/2; the square's own is 2/3
         edges = torch.cat([torch.zeros(1), RADII])
         second = (edges[:-1] ** 2 + edges[1:] ** 2) / 2
         corner = (4 * 2 / 3 - (AREAS[:-1] * second).sum()) / AREAS[-1]
-        per_axis = (self._weights() * torch.cat([second, corner[None]])).sum() / 2
+        per_axis = (self._class_weights() * torch.cat([second, corner[None]])).sum() / 2
         return torch.zeros(2, dtype=torch.float64), per_axis.sqrt().expand(2)
 
     def _entropy(self, given_label: bool) -> float:
-        w = self._weights()
+        w = self._class_weights()
         if given_label:
             return float((w * AREAS.log()).sum())
         return float((w * (AREAS / w).log()).sum())
+
+    def _box(self) -> tuple[Tensor, Tensor]:
+        corner = torch.ones(2, dtype=torch.float64)
+        return -corner, corner
+
+    def _lines(self, y: Tensor, label: int | None) -> tuple[Tensor, Tensor]:
+        # half widths of the discs and of the square along each line, (L, 6)
+        half = (RADII**2 - y[:, None] ** 2).clamp(min=0).sqrt()
+        half = F.pad(F.pad(half, (1, 0)), (0, 1), value=1.0)
+        density = self._class_weights() / AREAS  # (5,)
+        if label is not None:
+            density = F.one_hot(torch.tensor(label), self.classes) / AREAS
+        # from the middle outwards: class c fills the part from half[c] to half[c + 1]
+        jumps = F.pad(density, (1, 1)).diff().expand_as(half)
+        return torch.cat([-half, half], dim=1), torch.cat([-jumps, jumps], dim=1)
 
 
 def _uniform_square(n: int, generator: torch.Generator | None) -> Tensor:
