@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import cos, isfinite, pi
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -24,7 +24,8 @@ from tqdm.auto import trange
 from course_utils.checks import check_count, check_positive
 
 M = TypeVar("M", bound=nn.Module)
-Loss = Callable[[M, Tensor], Tensor]  # (model, batch) → the loss of every sample, (B,)
+B = TypeVar("B")  # a batch: a tensor, or a tuple of tensors
+Loss = Callable[[M, B], Tensor]  # (model, batch) → the loss of every sample, (B,)
 # name → one value per held-out sample, (N,)
 Validation = Callable[[], Mapping[str, Tensor]]
 
@@ -59,8 +60,8 @@ def warmup_cosine(steps: int, warmup: int = 50) -> Callable[[int], float]:
 
 def train(
     model: M,
-    loss: Loss[M],
-    batches: Iterator[Tensor],
+    loss: Loss[M, B],
+    batches: Iterator[B],
     steps: int,
     *,
     lr: float = 1e-2,
@@ -125,14 +126,14 @@ def _silent() -> bool:
     return "TQDM_DISABLE" in os.environ
 
 
-class _Objective(nn.Module):
+class _Objective(nn.Module, Generic[B]):
     """The loss as a module, so that every engine sees one ``forward``."""
 
-    def __init__(self, model: M, loss: Loss[M]) -> None:
+    def __init__(self, model: M, loss: Loss[M, B]) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, batch: Tensor) -> Tensor:
+    def forward(self, batch: B) -> Tensor:
         return self.loss(self.model, batch)
 
 

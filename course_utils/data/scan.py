@@ -89,7 +89,9 @@ class ScannedData(PlaneData):
         second = torch.stack([second_x, second_y]) / mass
         seen = mass > TINY * mass.max()
         here = torch.stack(torch.meshgrid(*axes, indexing="xy"))  # (2, V, U)
-        nearest = torch.minimum(torch.maximum(here, low[:, None, None]), high[:, None, None])
+        nearest = torch.minimum(
+            torch.maximum(here, low[:, None, None]), high[:, None, None]
+        )
         n = noise[:, None, None]
         return PosteriorTable(
             axes,

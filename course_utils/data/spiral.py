@@ -88,11 +88,13 @@ def _log_mixture(raw: Tensor, noise: float) -> Tensor:
 
 
 def _mixture_posterior(raw: Tensor, sigma: float, noise: Tensor) -> Posterior:
-    """The posterior for u = c_k + σε + n·ε′, a mixture over the nodes c_k of the arm."""
+    """The posterior for u = c_k + σε + n·ε′, a mixture over the arm's nodes c_k."""
     c, spread = arm(_nodes()), (sigma**2 + noise**2).sqrt()  # (K, 2), (2,)
     square = torch.cdist(raw / spread, c / spread) ** 2  # (B, K)
     share = (-square / 2).softmax(dim=1)
-    log_density = torch.logsumexp(-square / 2, dim=1) - (2 * pi * NODES * spread.prod()).log()
+    log_density = (
+        torch.logsumexp(-square / 2, dim=1) - (2 * pi * NODES * spread.prod()).log()
+    )
     # within a component x is normal, with mean c + gain·(u − c)
     gain = sigma**2 / spread**2
     mean_c = share @ c

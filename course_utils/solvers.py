@@ -1,0 +1,128 @@
+"""Solvers of dy/dt = f(y, t): one step each, and one loop for all.
+
+An explicit Runge-Kutta step of size h = t′ − t (negative to go back in time). A solver
+of order p leaves an error of O(h^p) at the end of a fixed interval.
+
+Source: Hairer, Nørsett and Wanner 1993, Solving Ordinary
+Differential Equations I, II.1.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from course_utils.checks import check_count
+
+Field = Callable[[Tensor, float], Tensor]  # f(y, t), the shape of y
+
+
+class Solver(ABC):
+    """A way to take one step.
+
+    Attributes:
+        order: p of the module's text.
+        evaluations: how often a step calls f.
+    """
+
+    order: int
+    evaluations: int
+
+    @abstractmethod
+    def step(self, f: Field, y: Tensor, t: float, h: float) -> Tensor:
+        """y(t) → y(t + h)."""
+
+    def states(self, f: Field, y: Tensor, times: Sequence[float]) -> Iterator[Tensor]:
+        """y at each of the times, the first of which is that of ``y`` itself.
+
+        Raises:
+            ValueError: fewer than two times, or times that turn back.
+        """
+        yield from _walk(self, f, y, _one_way(times))
+
+    def path(self, f: Field, y: Tensor, times: Sequence[float]) -> Tensor:
+        """y at all times, (T, *y.shape)."""
+        return torch.stack(list(self.states(f, y, times)))
+
+    def end(self, f: Field, y: Tensor, times: Sequence[float]) -> Tensor:
+        """y at the last time, the shape of ``y``."""
+        for state in self.states(f, y, times):
+            y = state
+        return y
+
+
+class Euler(Solver):
+    """y + h·f(y, t)."""
+
+    order, evaluations = 1, 1
+
+    def step(self, f: Field, y: Tensor, t: float, h: float) -> Tensor:
+        return y + h * f(y, t)
+
+
+class Midpoint(Solver):
+    """y + h·f(y + ½h·f(y, t), t + ½h): the slope half way."""
+
+    order, evaluations = 2, 2
+
+    def step(self, f: Field, y: Tensor, t: float, h: float) -> Tensor:
+        k = f(y, t)
+        return y + h * f(y + h / 2 * k, t + h / 2)
+
+
+class Heun(Solver):
+    """y + ½h·(k₁ + k₂): the mean of the slopes at both ends."""
+
+    order, evaluations = 2, 2
+
+    def step(self, f: Field, y: Tensor, t: float, h: float) -> Tensor:
+        k1 = f(y, t)
+        k2 = f(y + h * k1, t + h)
+        return y + h / 2 * (k1 + k2)
+
+
+class RK4(Solver):
+    """y + h/6·(k₁ + 2k₂ + 2k₃ + k₄): the classical Runge-Kutta method."""
+
+    order, evaluations = 4, 4
+
+    def step(self, f: Field, y: Tensor, t: float, h: float) -> Tensor:
+        k1 = f(y, t)
+        k2 = f(y + h / 2 * k1, t + h / 2)
+        k3 = f(y + h / 2 * k2, t + h / 2)
+        k4 = f(y + h * k3, t + h)
+        return y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+def even_times(start: float, end: float, steps: int) -> list[float]:
+    """steps + 1 times from ``start`` to ``end``, both exact, evenly apart.
+
+    Raises:
+        ValueError: steps < 1.
+    """
+    check_count("steps", steps)
+    inner = [start + (end - start) * k / steps for k in range(steps)]
+    return [*inner, end]
+
+
+def _walk(
+    solver: Solver, f: Field, y: Tensor, times: Sequence[float]
+) -> Iterator[Tensor]:
+    yield y
+    for t, t_next in pairwise(times):
+        y = solver.step(f, y, t, t_next - t)
+        yield y
+
+
+def _one_way(times: Sequence[float]) -> Sequence[float]:
+    """The times, if they only rise or only fall."""
+    if len(times) < 2:
+        raise ValueError(f"times must hold a start and an end, got {list(times)}")
+    steps = [b - a for a, b in pairwise(times)]
+    if not (all(h > 0 for h in steps) or all(h < 0 for h in steps)):
+        raise ValueError("times must all rise or all fall, got " + str(list(times)))
+    return times
