@@ -84,7 +84,8 @@ class Square(ScannedData):
         if label is not None:
             density = F.one_hot(torch.tensor(label), self.classes) / AREAS
         # from the middle outwards: class c fills the part from half[c] to half[c + 1]
-        jumps = F.pad(density, (1, 1)).diff().expand_as(half)
+        within = (y.abs() <= 1).double()[:, None]
+        jumps = F.pad(density, (1, 1)).diff() * within  # (L, 6)
         return torch.cat([-half, half], dim=1), torch.cat([-jumps, jumps], dim=1)
 
 
