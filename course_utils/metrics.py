@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import ot
 import torch
 from torch import Tensor
 
@@ -50,6 +51,29 @@ def kl_to_truth(
 def share_off_support(data: PlaneData, x: Tensor) -> float:
     """Share of the points x (B, 2) where the true density is zero."""
     return 1 - float(data.inside(x).double().mean())
+
+
+def sliced_wasserstein(
+    x: Tensor, y: Tensor, projections: int = 64, seed: int = 0
+) -> float:
+    """Sliced Wasserstein-2 distance between two clouds, in the units of the points.
+
+    The root mean square, over directions, of the W₂ distance between the clouds'
+    projections on a line. Two finite samples of one law are not at distance 0: hold the
+    result against the distance between two samples of the data.
+
+    Args:
+        x, y: points (N, D) and (M, D).
+        projections: number of directions.
+        seed: which directions.
+    """
+    for points in (x, y):
+        check_points(points, dim=x.shape[-1])
+    return float(
+        ot.sliced_wasserstein_distance(
+            x.double(), y.double(), n_projections=projections, p=2, seed=seed
+        )
+    )
 
 
 def path_ratio(path: Tensor) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
 
 import torch
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 from course_utils.plotting import use_style
 
@@ -40,3 +41,34 @@ def show_source(*objects: Callable[..., object] | type) -> Markdown:
             inspect.cleandoc("\n" + source) if source[0] == " " else source.rstrip()
         )
     return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")
+
+
+def measured_table(
+    corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]
+) -> HTML:
+    """A table of measured values; nbval compares all but the values.
+
+    Args:
+        corner: what the rows' names are.
+        columns: what is measured.
+        rows: name → one value for each column, as it is to be printed.
+
+    Raises:
+        ValueError: a row that does not fit the columns.
+    """
+    for name, values in rows.items():
+        if len(values) != len(columns):
+            raise ValueError(
+                f"row {name!r} must have {len(columns)} values, got {len(values)}"
+            )
+    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in [corner, *columns])
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f"<td data-measured>{escape(v)}</td>" for v in values)
+        + "</tr>"
+        for name, values in rows.items()
+    )
+    return HTML(
+        f'<table class="measured" dir="ltr"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>"
+    )

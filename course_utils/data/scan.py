@@ -29,13 +29,20 @@ from torch import Tensor
 from course_utils.data.plane import PlaneData, Posterior
 
 REACH = 5.5  # how far the noise is followed, in standard deviations
-LINES = 4  # lines for every standard deviation of the noise
+LINES = 4  # lines of a table for every standard deviation of the noise
 TINY = 1e-12  # a density below this share of the peak is lost in rounding errors
 FINEST = 0.01  # least noise of a table, as a share of the support's half width
 
 
 class ScannedData(PlaneData):
-    """Data whose density is constant on pieces of every horizontal line."""
+    """Data whose density is constant on pieces of every horizontal line.
+
+    Attributes:
+        LINES_DIRECTLY: lines for every standard deviation of narrow noise; horizontal
+            edges need more of them than round ones.
+    """
+
+    LINES_DIRECTLY = LINES
 
     @abstractmethod
     def _box(self) -> tuple[Tensor, Tensor]:
@@ -110,8 +117,9 @@ class ScannedData(PlaneData):
 
     def _directly(self, raw: Tensor, noise: Tensor, label: int | None) -> Posterior:
         """The posterior at points (B, 2), from lines of their own around each."""
-        z = torch.arange(-REACH, REACH + 0.5 / LINES, 1 / LINES, dtype=torch.float64)
-        bell = torch.exp(-(z**2) / 2) / (LINES * sqrt(2 * pi))  # (L,)
+        step = 1 / self.LINES_DIRECTLY
+        z = torch.arange(-REACH, REACH + step / 2, step, dtype=torch.float64)
+        bell = torch.exp(-(z**2) / 2) * step / sqrt(2 * pi)  # (L,)
         y = raw[:, 1:] + noise[1] * z  # (B, L)
         ends, jumps = self._lines(y.flatten(), label)  # (B·L, E)
         u = raw[:, :1].expand_as(y).reshape(-1, 1)

@@ -34,6 +34,7 @@ class Square(ScannedData):
 
     classes = 5
     LAWS = ("uniform", "by class")
+    LINES_DIRECTLY = 16
 
     def __init__(self, law: str = "uniform", standardized: bool = False) -> None:
         self.law = check_option("law", law, self.LAWS)
