@@ -15,6 +15,7 @@ change of variables (arXiv:1806.07366); Tong et al. 2024, minibatch couplings
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import log, pi
@@ -83,7 +84,31 @@ def optimal_transport(y0: Tensor, y1: Tensor) -> Tensor:
 # --- the network ----------------------------------------------------------------------
 
 
-class VelocityNet(nn.Module):
+class Velocity(nn.Module, ABC):
+    """A field v(y, t), or v(y, t | class).
+
+    Attributes:
+        classes: number of classes; 0 for a field that knows none.
+    """
+
+    classes: int = 0
+
+    @abstractmethod
+    def forward(self, y: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Velocity (B, D) at y (B, D), t (B,) and label (B,).
+
+        Raises:
+            ValueError: labels missing or unexpected.
+        """
+
+    def _check_label(self, label: Tensor | None) -> None:
+        if self.classes and label is None:
+            raise ValueError(f"this field has {self.classes} classes: expected labels")
+        if label is not None and not self.classes:
+            raise ValueError("this field has no classes: expected no labels")
+
+
+class VelocityNet(Velocity):
     """v(y, t) = (2t−1)/c² · y + net(y/c, t)/c,   c² = t² + (1−t)².
 
     The first term is the best field for data that are N(0, I). What is left for the
@@ -127,6 +152,7 @@ class VelocityNet(nn.Module):
 
     def forward(self, y: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Velocity (B, D) at y (B, D), t (B,) and label (B,)."""
+        self._check_label(label)
         t = t[:, None]  # (B, 1)
         if not self.preconditioned:
             return self.net(self._join(y, t, label))
@@ -138,8 +164,6 @@ class VelocityNet(nn.Module):
     def _join(self, y: Tensor, time: Tensor, label: Tensor | None) -> Tensor:
         parts = [self.space(y), self.time(time)]
         if self.embedding is not None:
-            if label is None:
-                raise ValueError("this network has classes: expected labels, got None")
             parts.append(self.embedding(label))
         return torch.cat(parts, dim=1)
 
@@ -200,7 +224,7 @@ class FlowMatching(nn.Module):
         dim: D.
     """
 
-    def __init__(self, velocity: VelocityNet | OptimalVelocity, dim: int = 2) -> None:
+    def __init__(self, velocity: Velocity, dim: int = 2) -> None:
         super().__init__()
         self.velocity = velocity
         self.dim = check_count("dim", dim)
@@ -324,7 +348,7 @@ class FlowMatching(nn.Module):
 # --- the truth ------------------------------------------------------------------------
 
 
-class OptimalVelocity(nn.Module):
+class OptimalVelocity(Velocity):
     """v*(y, t) = (E[y₁ | y_t = y] − y)/(1−t), the field of least loss, exactly.
 
     With u = y_t/t = y₁ + s·y₀ and s = (1−t)/t, E[y₁ | y_t] is the posterior mean of the
@@ -351,8 +375,10 @@ class OptimalVelocity(nn.Module):
         """v* (B, D) at y (B, D) and t (B,).
 
         Raises:
-            ValueError: t ≥ 1, where v* is not defined off the support.
+            ValueError: t ≥ 1, where v* is not defined off the support; labels missing
+                or unexpected.
         """
+        self._check_label(label)
         v = torch.empty_like(y)
         for moment in t.unique().tolist():
             if moment >= 1:
