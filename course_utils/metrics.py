@@ -88,10 +88,39 @@ def path_ratio(path: Tensor) -> Tensor:
     Raises:
         ValueError: fewer than two moments, or not three axes.
     """
-    if path.ndim != 3 or len(path) < 2:
+    return path_length(path) / (path[-1] - path[0]).norm(dim=1)
+
+
+def path_length(path: Tensor) -> Tensor:
+    """Length of each path (T, B, D), shape (B,).
+
+    Raises:
+        ValueError: fewer than two moments, or not three axes.
+    """
+    return _steps(path, least=2).norm(dim=2).sum(0)
+
+
+def turning(path: Tensor) -> Tensor:
+    """Sum of the angles between successive steps of each path (T, B, D), in radians.
+
+    0 for a straight line, 2π for a circle. Steps of length 0 do not turn.
+
+    Raises:
+        ValueError: fewer than three moments, or not three axes.
+    """
+    step = _steps(path, least=3)  # (T − 1, B, D)
+    dot = (step[1:] * step[:-1]).sum(2)
+    product = (step[1:].norm(dim=2) * step[:-1].norm(dim=2)).clamp(min=1e-12)
+    moves = product > 1e-12
+    return (dot / product).clamp(-1, 1).acos().where(moves, 0.0).sum(0)
+
+
+def _steps(path: Tensor, least: int) -> Tensor:
+    """The steps (T − 1, B, D) of a path of at least ``least`` moments."""
+    if path.ndim != 3 or len(path) < least:
         raise ValueError(
-            f"a path must have shape (T, B, D) with T ≥ 2, got {tuple(path.shape)}"
+            f"a path must have shape (T, B, D) with T ≥ {least},"
+            f" got {tuple(path.shape)}"
         )
     check_points(path.flatten(1), dim=path.shape[1] * path.shape[2])
-    length = path.diff(dim=0).norm(dim=2).sum(0)
-    return length / (path[-1] - path[0]).norm(dim=1)
+    return path.diff(dim=0)

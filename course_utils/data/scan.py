@@ -30,7 +30,8 @@ from course_utils.data.plane import PlaneData, Posterior
 
 REACH = 5.5  # how far the noise is followed, in standard deviations
 LINES = 4  # lines of a table for every standard deviation of the noise
-TINY = 1e-12  # a density below this share of the peak is lost in rounding errors
+TINY = 1e-200  # a density below this share of the peak is lost
+ROUNDING = 1e-12  # what rounding leaves of a sum of jumps that is 0, with room to spare
 FINEST = 0.01  # least noise of a table, as a share of the support's half width
 
 
@@ -188,13 +189,19 @@ class PosteriorTable:
 def _integrals(
     u: Tensor, ends: Tensor, jumps: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Moments 0, 1 and 2 of (x − u)/n along lines: for u (1, U) or (L, 1), (L, U)."""
+    """Moments 0, 1 and 2 of (x − u)/n along lines: for u (1, U) or (L, 1), (L, U).
+
+    Φ(−z) = [z < 0] + sign(z)·Φ(−|z|): the first parts add up to the density at u, and
+    the others keep their digits where it is 0.
+    """
     mass = torch.zeros(len(ends), u.shape[1], dtype=torch.float64)
-    first, second = torch.zeros_like(mass), torch.zeros_like(mass)
+    first, second, here = (torch.zeros_like(mass) for _ in range(3))
     for e, jump in zip(ends.T[:, :, None], jumps.T[:, :, None], strict=True):  # (L, 1)
         z = (e - u) / noise  # (L, U)
         bell = jump * torch.exp(-(z**2) / 2) / sqrt(2 * pi)
-        mass += jump * torch.erfc(z / sqrt(2)) / 2
+        mass += jump * torch.copysign(torch.erfc(z.abs() / sqrt(2)), z) / 2
         first += bell
         second += z * bell
+        here += jump * (z < 0)
+    mass += here.where(here > ROUNDING * float(jumps.abs().max()), 0.0)
     return mass, first, second + mass

@@ -5,16 +5,28 @@ class of x: 0 if |x| < ¼,  1 if |x| < ½,  2 if |x| < ¾,
 
 uniform:   p(x) = 1/4,                      p(x | c) = 1/area(c)
 by class:  p(x) = 1/(5·area(c(x))),         the classes drawn equally often
+
+Under the uniform law the coordinates are independent. Given u = x + n·ε each of them is
+a normal variable N(u, n²) held between −1 and 1. With z = (x − u)/n, which lies between
+b = (−1 − u)/n and c = (1 − u)/n, and φ and Φ of N(0, 1),
+
+    p_n(u) = Z/2,   Z = Φ(c) − Φ(b)
+    E[z | u] = (φ(b) − φ(c))/Z
+    Var[z | u] = 1 + (b·φ(b) − c·φ(c))/Z − E[z | u]²
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+from math import log, pi, sqrt
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from course_utils.checks import check_option
-from course_utils.data.plane import uniform
+from course_utils.data.plane import Posterior, uniform
 from course_utils.data.scan import ScannedData
 
 RADII = torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
@@ -73,6 +85,17 @@ class Square(ScannedData):
             return float((w * AREAS.log()).sum())
         return float((w * (AREAS / w).log()).sum())
 
+    def _posterior(self, raw: Tensor, noise: Tensor, label: int | None) -> Posterior:
+        if self.law != "uniform" or label is not None:
+            return super()._posterior(raw, noise, label)
+        log_density, mean, variance = _truncated_normal(raw, noise)
+        return Posterior(log_density.sum(1), mean, variance)
+
+    def _mmse(self, noise: Tensor, label: int | None) -> Tensor:
+        if self.law != "uniform" or label is not None:
+            return super()._mmse(noise, label)
+        return torch.stack([_uniform_mmse(float(n)) for n in noise])
+
     def _box(self) -> tuple[Tensor, Tensor]:
         corner = torch.ones(2, dtype=torch.float64)
         return -corner, corner
@@ -119,3 +142,53 @@ def _draw_corners(n: int, generator: torch.Generator | None) -> Tensor:
         candidates = _uniform_square(5 * (n - len(raw)) + 8, generator)
         raw = torch.cat([raw, candidates[_class_of(candidates) == len(RADII)]])
     return raw[:n]
+
+
+# --- a uniform coordinate seen through noise ------------------------------------------
+
+FAR = 100.0  # beyond, a tail is exponential up to 1 part in a million
+
+
+def _truncated_normal(u: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log p_n(u), E[x | u] and Var[x | u] of each coordinate, the shape of ``u``.
+
+    The signs of u and x are turned so that u ≥ 0: then the nearer end is −b = (u − 1)/n
+    and the farther one −c = (u + 1)/n away. Off the support (near > 0) Z is as small as
+    φ(near), which both ratios leave out.
+    """
+    near, far = (u.abs() - 1) / n, (u.abs() + 1) / n
+    fall = (-2 * u.abs() / n**2).exp()  # φ(far)/φ(near)
+    # Z and φ(near), both over φ(near) where that may underflow
+    off = near > 0
+    mills = sqrt(pi / 2) * (
+        torch.special.erfcx(near.clamp(min=0) / sqrt(2))
+        - fall * torch.special.erfcx(far / sqrt(2))
+    )
+    peak = torch.exp(-(near.clamp(max=0) ** 2) / 2) / sqrt(2 * pi)
+    direct = (torch.erf(far / sqrt(2)) - torch.erf(near.clamp(max=0) / sqrt(2))) / 2
+    ratio = torch.where(off, 1 / mills, peak / direct)  # φ(near)/Z
+    pull = ratio * (1 - fall)  # E[z], towards the support
+    spread = 1 + ratio * (near - far * fall) - pull**2
+    tail = 1 / near.clamp(min=FAR)
+    pull = torch.where(near > FAR, near + tail - 2 * tail**3, pull)
+    spread = torch.where(near > FAR, tail**2 - 6 * tail**4, spread)
+    height = (
+        -(near.clamp(min=0) ** 2) / 2 - log(2 * pi) / 2 + mills.where(off, 1.0).log()
+    )
+    log_mass = torch.where(off, height, direct.log())
+    return log_mass - log(2), u.sign() * (u.abs() - n * pull), n**2 * spread
+
+
+def _uniform_mmse(n: float) -> Tensor:
+    """E[Var(x | u)] of one coordinate, by Gauss and Legendre over u ≥ 0.
+
+    Away from the edge u = 1 the integrand is flat.
+    """
+    ends = sorted({0.0, max(0.0, 1 - 10 * n), 1.0, 1 + 10 * n})
+    place, weight = map(torch.from_numpy, np.polynomial.legendre.leggauss(80))
+    total = torch.zeros((), dtype=torch.float64)
+    for a, b in pairwise(ends):
+        u = a + (b - a) * (place + 1) / 2
+        log_density, _, variance = _truncated_normal(u, torch.tensor(n, dtype=u.dtype))
+        total = total + (b - a) * (weight * log_density.exp() * variance).sum()
+    return total
