@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from course_utils.data import OlympicRings
-from course_utils.data.rings import CENTRES, INNER, OUTER
-from course_utils.live.panel import LivePanel, encode
+from course_utils.live.panel import LivePanel, linear_layers, self_contained
+from course_utils.live.stage import scene
 from course_utils.models.normalizing_flow import (
     AffineCoupling,
     NormalizingFlow,
     Permutation,
 )
-
-_HERE = Path(__file__).parent
 
 
 class LayersPanel(LivePanel):
@@ -31,20 +28,12 @@ class LayersPanel(LivePanel):
         TypeError: the flow has layers other than affine couplings and permutations.
     """
 
-    _esm = _HERE / "layers.js"
-    _css = _HERE / "layers.css"
+    _esm = self_contained("layers.js")
+    _css = self_contained("layers.css")
     module = "layers"
 
     def __init__(self, name: str, flow: NormalizingFlow, data: OlympicRings) -> None:
-        circles = [[*centre, r] for centre in CENTRES.tolist() for r in (INNER, OUTER)]
-        state = {
-            "couplings": flow_state(flow),
-            "mean": data.mean.tolist(),
-            "std": data.std.tolist(),
-            "circles": circles,
-            "window": [-2.2, 6.2, -3.2, 2.2],  # left, right, bottom, top
-        }
-        super().__init__(name, state)
+        super().__init__(name, {**scene(data), "couplings": flow_state(flow)})
 
 
 def flow_state(flow: NormalizingFlow) -> list[dict[str, Any]]:
@@ -64,8 +53,8 @@ def flow_state(flow: NormalizingFlow) -> list[dict[str, Any]]:
                     "fixed": swaps_ahead % 2,
                     "k": layer.features.k.tolist(),
                     "max_log_scale": layer.max_log_scale,
-                    "log_scale": _linear_layers(layer.log_scale),
-                    "shift": _linear_layers(layer.shift),
+                    "log_scale": linear_layers(layer.log_scale),
+                    "shift": linear_layers(layer.shift),
                 }
             )
         else:
@@ -79,11 +68,3 @@ def flow_state(flow: NormalizingFlow) -> list[dict[str, Any]]:
 def _swaps(layer: nn.Module) -> int:
     """1 for a permutation that swaps the two coordinates, else 0."""
     return int(isinstance(layer, Permutation) and layer.order.tolist() == [1, 0])
-
-
-def _linear_layers(network: nn.Sequential) -> list[dict[str, str]]:
-    """Weights and biases of the linear layers, encoded."""
-    linear = [layer for layer in network if isinstance(layer, nn.Linear)]
-    return [
-        {"weight": encode(layer.weight), "bias": encode(layer.bias)} for layer in linear
-    ]

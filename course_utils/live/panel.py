@@ -10,18 +10,26 @@ to the next.
 from __future__ import annotations
 
 import base64
+import re
+from pathlib import Path
 from typing import Any
 
 import anywidget
 import numpy as np
 import traitlets
-from torch import Tensor
+from torch import Tensor, nn
+
+_HERE = Path(__file__).parent
+_IMPORT = re.compile(
+    r'^(?:import \{[^}]*\} from|@import) "\./([\w.]+)";\n', re.MULTILINE
+)
 
 
 class LivePanel(anywidget.AnyWidget):
     """A widget that also works on a page without a kernel.
 
-    A subclass names its module in ``module`` and reads it into ``_esm`` and ``_css``.
+    A subclass names its module in ``module`` and has it in ``_esm`` and ``_css``, see
+    :func:`self_contained`.
 
     Args:
         name: names the panel's state on the built site, unique in its notebook.
@@ -52,3 +60,20 @@ def encode(x: Tensor) -> str:
     """A tensor as base64 of little-endian float32, row by row."""
     values = x.detach().cpu().numpy().astype(np.dtype("<f4"))
     return base64.b64encode(values.tobytes()).decode()
+
+
+def linear_layers(network: nn.Sequential) -> list[dict[str, str]]:
+    """Weights and biases of the linear layers, encoded."""
+    linear = [layer for layer in network if isinstance(layer, nn.Linear)]
+    return [
+        {"weight": encode(layer.weight), "bias": encode(layer.bias)} for layer in linear
+    ]
+
+
+def self_contained(name: str) -> str:
+    """A module or stylesheet of this folder, together with what it imports from here.
+
+    The files of a page import each other; a widget has to be one piece.
+    """
+    text = (_HERE / name).read_text(encoding="utf-8")
+    return _IMPORT.sub(lambda found: self_contained(found[1]), text)
