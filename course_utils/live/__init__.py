@@ -1,5 +1,6 @@
 """Panels that run a model in the reader's browser, with or without a kernel."""
 
+from course_utils.live.flow import FlowPanel
 from course_utils.live.layers import LayersPanel
 
-__all__ = ["LayersPanel"]
+__all__ = ["FlowPanel", "LayersPanel"]
