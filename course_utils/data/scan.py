@@ -182,7 +182,8 @@ class PosteriorTable:
         return Posterior(
             log_density.where(~lost, -torch.inf),
             u + self.noise * torch.stack([read(part) for part in self.offset], dim=1),
-            self.noise**2 * torch.stack([read(v) for v in self.variance], dim=1),
+            self.noise**2
+            * torch.stack([read(v) for v in self.variance], dim=1).clamp(min=0),
         )
 
 
@@ -202,6 +203,6 @@ def _integrals(
         mass += jump * torch.copysign(torch.erfc(z.abs() / sqrt(2)), z) / 2
         first += bell
         second += z * bell
-        here += jump * (z < 0)
+        here += jump * torch.signbit(z)
     mass += here.where(here > ROUNDING * float(jumps.abs().max()), 0.0)
     return mass, first, second + mass
