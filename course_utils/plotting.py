@@ -23,6 +23,8 @@ from course_utils.data.rings import CENTRES, INNER, OUTER
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, INK, GREY = "#CC79A7", "#56B4E9", "#22272E", "#9AA4AF"
+CLASSES = [BLUE, INK, RED, ORANGE, GREEN]  # five classes; the rings' own colours
+MARKERS = ["o", "s", "^", "D", "v"]  # their shapes, for who cannot tell the colours
 LAYER_TIME = LinearSegmentedColormap.from_list(
     "layer time", ["#FFFFFF", "#8CC5E8", "#08306B"]
 )
@@ -88,6 +90,18 @@ def scatter(axis: Axes, points: Tensor, **style: object) -> None:
     """A cloud of points (B, 2), small and slightly transparent."""
     x, y = to_numpy(points).T
     axis.scatter(x, y, **{"s": 3, "lw": 0, "alpha": 0.7, "c": BLUE, **style})  # type: ignore[arg-type]
+
+
+def scatter_classes(
+    axis: Axes, points: Tensor, label: Tensor, names: Sequence[str], **style: object
+) -> None:
+    """Points (B, 2) coloured and shaped by their class (B,), with legend entries."""
+    for c, name in enumerate(names):
+        scatter(
+            axis,
+            points[label == c],
+            **{"c": CLASSES[c], "marker": MARKERS[c], "label": name, "s": 5, **style},
+        )
 
 
 def rings_outline(axis: Axes) -> None:
