@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import cos, isfinite, pi
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import trange
 
 from course_utils.checks import check_count, check_positive
+from course_utils.data import PlaneData
 
 M = TypeVar("M", bound=nn.Module)
 B = TypeVar("B")  # a batch: a tensor, or a tuple of tensors
@@ -119,6 +120,42 @@ def train(
         history.interrupted = True
     history.seconds = time.process_time() - start
     return history
+
+
+def fit(
+    model: Any,
+    data: PlaneData,
+    loss: Callable[[Any, Any], Tensor],
+    *,
+    steps: int,
+    batch: int = 512,
+    lr: float = 6e-3,
+    held_out: Callable[[Any], Mapping[str, Tensor]] | None = None,
+    epoch: int = 400,
+    generator: torch.Generator | None = None,
+) -> History:
+    """:func:`train` on fresh points of ``data``, with labels if the model has classes.
+
+    Args:
+        model: trained in place; ``model.classes`` is the number of its classes.
+        data: where batches come from.
+        loss: the loss of every sample, of the model and a batch.
+        steps, batch, lr: number of steps, points in each, peak learning rate.
+        held_out: held-out quantities of the model, measured at the start and after each
+            ``epoch`` steps.
+        generator: source of the points.
+    """
+    draw: Callable[..., Iterator[Any]]
+    draw = data.labelled_batches if model.classes else data.batches
+    return train(
+        model,
+        loss,
+        draw(batch, generator),
+        steps,
+        lr=lr,
+        validate=(lambda: held_out(model)) if held_out else None,
+        epoch=epoch,
+    )
 
 
 def _silent() -> bool:

@@ -16,7 +16,7 @@ change of variables (arXiv:1806.07366); Tong et al. 2024, minibatch couplings
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import log, pi
 
@@ -35,7 +35,7 @@ from course_utils.checks import (
 from course_utils.data import PlaneData
 from course_utils.networks import FourierFeatures, mlp
 from course_utils.solvers import RK4, Euler, Field, Solver, even_times
-from course_utils.training import History, train
+from course_utils.training import History, fit
 
 Batch = Tensor | tuple[Tensor, Tensor]  # y₁ (B, D), or y₁ and its classes (B,)
 
@@ -524,21 +524,14 @@ def fit_flow_matching(
         seed: of the data and, by default, of the loss.
     """
     generator = torch.Generator().manual_seed(seed)
-    loss = loss or FlowMatchingLoss(generator=generator)
-    return train(
+    return fit(
         model,
-        loss,
-        _batches(data, bool(model.classes), batch, generator),
-        steps,
+        data,
+        loss or FlowMatchingLoss(generator=generator),
+        steps=steps,
+        batch=batch,
         lr=lr,
-        validate=(lambda: held_out(model)) if held_out else None,
+        held_out=held_out,
         epoch=epoch,
+        generator=generator,
     )
-
-
-def _batches(
-    data: PlaneData, labelled: bool, size: int, generator: torch.Generator
-) -> Iterator[Batch]:
-    if labelled:
-        return data.labelled_batches(size, generator)
-    return data.batches(size, generator)
