@@ -109,6 +109,21 @@ def even_times(start: float, end: float, steps: int) -> list[float]:
     return [*inner, end]
 
 
+def value_and_divergence(
+    f: Callable[[Tensor], Tensor], y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """f(y) (B, D) and div f = Σ_i ∂f_i/∂y_i (B,), exact: a backward pass each."""
+    with torch.enable_grad():
+        y = y.detach().requires_grad_()
+        value = f(y)
+        div = y.new_zeros(len(y))
+        for i in range(y.shape[1]):
+            last = i == y.shape[1] - 1
+            (slope,) = torch.autograd.grad(value[:, i].sum(), y, retain_graph=not last)
+            div = div + slope[:, i]
+    return value.detach(), div
+
+
 def _walk(
     solver: Solver, f: Field, y: Tensor, times: Sequence[float]
 ) -> Iterator[Tensor]:

@@ -1,0 +1,88 @@
+"""Diffusion: noise the data step by step, learn to see the noise, take it away again.
+
+schedules.py    x_t = α(t)·x₀ + σ(t)·ε, and the forward process
+denoiser.py     the network ε̂(x_t, t) and its loss E‖ε̂ − ε‖²
+samplers.py     from noise to data: DDPM, DDIM, probability-flow ODE
+likelihood.py   a lower bound on log p, and log p by the ODE
+truth.py        the best denoiser, the floor of the loss, the true log p
+"""
+
+from course_utils.models.diffusion.denoiser import (
+    Denoiser,
+    DiffusionLoss,
+    NoiseNet,
+    Prediction,
+    SinusoidalEmbedding,
+    convert,
+)
+from course_utils.models.diffusion.likelihood import (
+    Bound,
+    bound_weights,
+    evidence_lower_bound,
+    flow_log_prob,
+)
+from course_utils.models.diffusion.samplers import (
+    DDIM,
+    DDPM,
+    ProbabilityFlow,
+    Sampler,
+    Trajectory,
+    start_deviation,
+)
+from course_utils.models.diffusion.schedules import (
+    DDPMSchedule,
+    Schedule,
+    VEExponential,
+    VEPower,
+    VPCosine,
+    VPLinear,
+    cosine_betas,
+    jump,
+    linear_betas,
+    transition,
+    walk,
+)
+from course_utils.models.diffusion.truth import (
+    GapToOptimum,
+    OptimalDenoiser,
+    data_deviation,
+    loss_floor,
+    mean_loss_floor,
+    smoothed_log_prob,
+)
+
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "Bound",
+    "DDPMSchedule",
+    "Denoiser",
+    "DiffusionLoss",
+    "GapToOptimum",
+    "NoiseNet",
+    "OptimalDenoiser",
+    "Prediction",
+    "ProbabilityFlow",
+    "Sampler",
+    "Schedule",
+    "SinusoidalEmbedding",
+    "Trajectory",
+    "VEExponential",
+    "VEPower",
+    "VPCosine",
+    "VPLinear",
+    "bound_weights",
+    "convert",
+    "cosine_betas",
+    "data_deviation",
+    "evidence_lower_bound",
+    "flow_log_prob",
+    "jump",
+    "linear_betas",
+    "loss_floor",
+    "mean_loss_floor",
+    "smoothed_log_prob",
+    "start_deviation",
+    "transition",
+    "walk",
+]
