@@ -34,7 +34,14 @@ from course_utils.checks import (
 )
 from course_utils.data import PlaneData
 from course_utils.networks import FourierFeatures, mlp
-from course_utils.solvers import RK4, Euler, Field, Solver, even_times
+from course_utils.solvers import (
+    RK4,
+    Euler,
+    Field,
+    Solver,
+    even_times,
+    value_and_divergence,
+)
 from course_utils.training import History, fit
 
 Batch = Tensor | tuple[Tensor, Tensor]  # y₁ (B, D), or y₁ and its classes (B,)
@@ -321,15 +328,7 @@ class FlowMatching(nn.Module):
         self, y: Tensor, t: float, label: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """v (B, D) and div v = Σ_i ∂v_i/∂y_i (B,), exact: one backward pass each."""
-        with torch.enable_grad():
-            y = y.detach().requires_grad_()
-            v = self.field(label)(y, t)
-            div = y.new_zeros(len(y))
-            for i in range(self.dim):
-                last = i == self.dim - 1
-                (slope,) = torch.autograd.grad(v[:, i].sum(), y, retain_graph=not last)
-                div = div + slope[:, i]
-        return v.detach(), div
+        return value_and_divergence(lambda p: self.field(label)(p, t), y)
 
     def _dtype(self) -> torch.dtype:
         return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
