@@ -113,6 +113,13 @@ def rings_outline(axis: Axes) -> None:
             )
 
 
+def square_outline(axis: Axes) -> None:
+    """The edge of the square [−1, 1]² as a thin grey line."""
+    axis.add_patch(
+        plt.Rectangle((-1, -1), 2, 2, fill=False, ec=GREY, lw=0.8, zorder=0)
+    )
+
+
 def layer_colours(steps: int) -> list[tuple[float, float, float, float]]:
     """One colour a step, white for the start and darkest for the end."""
     return [
