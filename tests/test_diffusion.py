@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from math import exp, log
+from math import exp, log, pi
 from typing import Any
 
 import mpmath
@@ -42,6 +42,7 @@ from course_utils.models.diffusion import (
     linear_betas,
     loss_floor,
     mean_loss_floor,
+    mutual_information,
     smoothed_log_prob,
     start_deviation,
     transition,
@@ -789,6 +790,32 @@ def test_training_comes_near_the_floor_with_and_without_classes() -> None:
         before = float(gap(net)["gap"].mean())
         train(net, DiffusionLoss(generator=seeded(2)), batches, 250, lr=6e-3)
         assert float(gap(net)["gap"].mean()) < before / 1.5
+
+
+@pytest.mark.parametrize("t", [1, 8, 20, 40])
+def test_information_is_the_entropy_that_noise_leaves(t: int) -> None:
+    data, schedule, n = (
+        Spiral(standardized=True),
+        DDPMSchedule(linear_betas(40)),
+        40_000,
+    )
+    alpha, sigma = schedule.at(t)
+    s = float(sigma / alpha)
+    eps = torch.randn(n, 2, generator=seeded(1), dtype=torch.float64)
+    u = data.sample(n, seeded(0)).double() + s * eps
+    # I = h(u) − h(sε), each from the same noise
+    normal = -(eps**2).sum(1) / 2 - log(2 * pi * s**2)
+    gain = normal - data.posterior(u, s).log_density
+    error = float(gain.std()) / n**0.5
+    found = mutual_information(data, schedule, t)
+    assert found == pytest.approx(float(gain.mean()), abs=4 * error + 1e-4)
+
+
+def test_information_needs_noise_and_signal() -> None:
+    with pytest.raises(ValueError, match="must be a finite number above 0"):
+        mutual_information(Square(), DDPMSchedule(linear_betas(4)), 0)
+    with pytest.raises(ValueError, match="σ/α must be below 403"):
+        mutual_information(Square(), VEExponential(1e-2, 1e4), 1.0)
 
 
 def test_deviations_of_the_data() -> None:

@@ -27,6 +27,7 @@ from course_utils.models.diffusion.samplers import (
     ProbabilityFlow,
     Sampler,
     Trajectory,
+    bridge,
     start_deviation,
 )
 from course_utils.models.diffusion.schedules import (
@@ -48,6 +49,7 @@ from course_utils.models.diffusion.truth import (
     data_deviation,
     loss_floor,
     mean_loss_floor,
+    mutual_information,
     smoothed_log_prob,
 )
 
@@ -72,6 +74,7 @@ __all__ = [
     "VPCosine",
     "VPLinear",
     "bound_weights",
+    "bridge",
     "convert",
     "cosine_betas",
     "data_deviation",
@@ -81,6 +84,7 @@ __all__ = [
     "linear_betas",
     "loss_floor",
     "mean_loss_floor",
+    "mutual_information",
     "smoothed_log_prob",
     "start_deviation",
     "transition",

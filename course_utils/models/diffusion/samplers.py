@@ -175,6 +175,19 @@ class Sampler(ABC):
         return Trajectory(times, torch.stack(x), torch.stack(x0))
 
 
+def bridge(
+    schedule: Schedule, x: Tensor, x0: Tensor, t: float, s: float
+) -> tuple[Tensor, Tensor]:
+    """Mean (B, D) and variance () of q(x_s | x_t, x_0), for less noise at s.
+
+    α_ts·σ_s²/σ_t²·x_t + α_s·σ²_ts/σ_t²·x_0   and   σ̃² = σ_s²·σ²_ts/σ_t².
+    """
+    now, then = schedule.at(t), schedule.at(s)
+    ratio, added = transition(schedule, s, t)
+    kept = then.sigma**2 / now.sigma**2
+    return ratio * kept * x + then.alpha * added / now.sigma**2 * x0, added * kept
+
+
 class DDPM(Sampler):
     """A draw from q(x_s | x_t, x̂₀), the ancestral step.
 
@@ -203,13 +216,11 @@ class DDPM(Sampler):
         label: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        now, then = self.schedule.at(t), self.schedule.at(s)
-        ratio, added = transition(self.schedule, s, t)
         x0 = self.denoiser.predict(x, t, label).x0
-        kept = then.sigma**2 / now.sigma**2
-        mean = ratio * kept * x + then.alpha * added / now.sigma**2 * x0
-        spread = (added * (kept if self.variance == "small" else kept > 0)).sqrt()
-        return mean + spread * _noise_like(x, generator)
+        mean, variance = bridge(self.schedule, x, x0, t, s)
+        if self.variance == "large" and variance > 0:
+            variance = transition(self.schedule, s, t)[1]
+        return mean + variance.sqrt() * _noise_like(x, generator)
 
 
 class DDIM(Sampler):

@@ -7,16 +7,21 @@ the data.
     E‖ε̂* − ε‖² = E‖x̂₀* − x₀‖²/s²                   (the floor of the loss)
     ∂x̂₀*_i/∂x_i = Var[x₀_i | x_t]·α/σ²             (its divergence)
 
-and E‖ε̂ − ε‖² = floor + E‖ε̂ − ε̂*‖² for every other denoiser.
+and E‖ε̂ − ε‖² = floor + E‖ε̂ − ε̂*‖² for every other denoiser. The same least errors say
+how much x_t still knows of x₀ (Guo, Shamai and Verdú 2005, arXiv:cs/0412108):
+
+    I(x₀; x_t) = ½ ∫_0^{1/s²} mmse(1/√γ) dγ
 """
 
 from __future__ import annotations
+
+from math import exp, log
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_count
+from course_utils.checks import check_count, check_positive
 from course_utils.data import PlaneData
 from course_utils.models.diffusion.denoiser import Denoiser
 from course_utils.models.diffusion.schedules import DDPMSchedule, Schedule, jump
@@ -114,6 +119,28 @@ def _time_average(schedule: Schedule, nodes: int) -> tuple[list[float], list[flo
     place, weight = np.polynomial.legendre.leggauss(check_count("nodes", nodes))
     times = schedule.first + (schedule.last - schedule.first) * (place + 1) / 2
     return times.tolist(), (weight / 2).tolist()
+
+
+def mutual_information(
+    data: PlaneData, schedule: Schedule, t: float, nodes: int = 64
+) -> float:
+    """I(x₀; x_t) in nats: how much x_t still knows of x₀.
+
+    By Gauss and Legendre over log γ from −12; below that the noise hides everything and
+    mmse is the data's variance.
+
+    Raises:
+        ValueError: t outside the schedule; no noise, or all but no data, at t.
+    """
+    alpha, sigma = schedule.at(t)
+    start, end = -12.0, 2 * log(check_positive("alpha/sigma", float(alpha / sigma)))
+    if end <= start:
+        raise ValueError(f"σ/α must be below {exp(-start / 2):.0f}, got t = {t:g}")
+    place, weight = np.polynomial.legendre.leggauss(check_count("nodes", nodes))
+    log_snr = start + (end - start) * (place + 1) / 2
+    slope = [exp(g) * data.mmse(exp(-g / 2)) for g in log_snr]
+    head = exp(start) * data.mmse(exp(-start / 2))
+    return float(head + (end - start) / 2 * np.dot(weight, slope)) / 2
 
 
 class GapToOptimum:
