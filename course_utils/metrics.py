@@ -69,10 +69,9 @@ def sliced_wasserstein(
     """
     for points in (x, y):
         check_points(points, dim=x.shape[-1])
+    a, b = (points.detach().float().numpy() for points in (x, y))
     return float(
-        ot.sliced_wasserstein_distance(
-            x.double(), y.double(), n_projections=projections, p=2, seed=seed
-        )
+        ot.sliced_wasserstein_distance(a, b, n_projections=projections, p=2, seed=seed)
     )
 
 
