@@ -20,6 +20,7 @@ from torch import Tensor
 
 from course_utils.checks import check_count
 from course_utils.data.rings import CENTRES, INNER, OUTER
+from course_utils.data.square import RADII
 
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, INK, GREY = "#CC79A7", "#56B4E9", "#22272E", "#9AA4AF"
@@ -113,11 +114,13 @@ def rings_outline(axis: Axes) -> None:
             )
 
 
-def square_outline(axis: Axes) -> None:
-    """The edge of the square [−1, 1]² as a thin grey line."""
-    axis.add_patch(
-        plt.Rectangle((-1, -1), 2, 2, fill=False, ec=GREY, lw=0.8, zorder=0)
-    )
+def square_outline(axis: Axes, classes: bool = False) -> None:
+    """The edge of the square [−1, 1]² as a thin grey line; those of its classes too."""
+    axis.add_patch(plt.Rectangle((-1, -1), 2, 2, fill=False, ec=GREY, lw=0.8, zorder=0))
+    for radius in RADII.tolist() if classes else []:
+        axis.add_patch(
+            plt.Circle((0, 0), radius, fill=False, ec=GREY, lw=0.5, zorder=0)
+        )
 
 
 def layer_colours(steps: int) -> list[tuple[float, float, float, float]]:

@@ -45,6 +45,7 @@ class Square(ScannedData):
     """
 
     classes = 5
+    NAMES = ("0 to ¼", "¼ to ½", "½ to ¾", "¾ to 1", "corners")  # radii of the classes
     LAWS = ("uniform", "by class")
     LINES_DIRECTLY = 16
 
