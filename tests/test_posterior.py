@@ -273,6 +273,13 @@ def test_far_out_the_mean_stays_at_the_data(
     assert (found.variance >= 0).all()
 
 
+def test_a_variance_is_never_negative() -> None:
+    """Half way between two rings the posterior turns within a step of its table."""
+    axis = torch.linspace(-3, 3, 300, dtype=torch.float64)
+    u = torch.cartesian_prod(axis, axis)
+    assert (OlympicRings().posterior(u, 0.1).variance >= 0).all()
+
+
 @pytest.mark.parametrize("s", [0.004, 0.3])
 @pytest.mark.parametrize("name", DATA)
 def test_float32_points(name: str, s: float) -> None:
