@@ -102,7 +102,7 @@ def test_wide_noise_against_draws_of_the_data(
     name: str, label: int | None, s: float
 ) -> None:
     data = DATA[name]
-    x = draw(data, 300_000, label, 0)
+    x = draw(data, 150_000, label, 0)
     u = noisy(draw(data, 5, label, 1)[:5], s)
     found = data.posterior(u, s, labels(u, label))
     for row in range(len(u)):
@@ -115,7 +115,7 @@ def test_wide_noise_against_draws_of_the_data(
 def test_narrow_noise_against_draws_around_the_point(
     name: str, label: int | None, s: float
 ) -> None:
-    data, n = DATA[name], 10_000 if name.startswith("spiral") else 50_000
+    data, n = DATA[name], 10_000 if name.startswith("spiral") else 30_000
     u = noisy(draw(data, 5, label, 1)[:5], s)
     found = data.posterior(u, s, labels(u, label))
     for row in range(len(u)):
@@ -145,7 +145,7 @@ def test_mean_and_variance_are_derivatives_of_the_log_density(
 ) -> None:
     """E[x|u] = u + s²·∇log p_s(u) (Tweedie) and Var[x_i|u] = s²·∂E[x_i|u]/∂u_i."""
     data, h = DATA[name], 0.2 * s
-    u = noisy(draw(data, 300, label, 3), s)
+    u = noisy(draw(data, 150, label, 3), s)
     found = data.posterior(u, s, labels(u, label))
     for i, step in enumerate(h * torch.eye(2, dtype=torch.float64)):
         up, down = (
@@ -202,7 +202,7 @@ def test_classes_add_up(name: str) -> None:
 @pytest.mark.parametrize("name", DATA)
 def test_the_laws_of_total_expectation_and_variance(name: str, s: float) -> None:
     data = DATA[name]
-    x = draw(data, 20_000, None, 6)
+    x = draw(data, 10_000, None, 6)
     found = data.posterior(noisy(x, s), s)
     mean = data.standardize(data._moments()[0][None])[0]
     assert mean_of(found.mean).agrees(mean)
@@ -217,7 +217,7 @@ def test_the_laws_of_total_expectation_and_variance(name: str, s: float) -> None
 @pytest.mark.parametrize("name", WITH_CLASSES)
 def test_least_error_given_the_class(name: str, s: float) -> None:
     data = DATA[name]
-    x, label = data.sample_labelled(20_000, seeded(8))
+    x, label = data.sample_labelled(10_000, seeded(8))
     found = data.posterior(noisy(x.double(), s), s, label)
     given = data.mmse(s, given_label=True)
     assert mean_of(((x - found.mean) ** 2).sum(1)).agrees(given)
@@ -249,7 +249,7 @@ def test_below_the_finest_table_the_error_goes_on(name: str) -> None:
     below, above = (data.mmse(finest * (1 + e)) for e in (-1e-6, 1e-6))
     assert above / below == pytest.approx(1, abs=1e-5)
     s = finest / 2
-    u = noisy(draw(data, 4000, None, 9), s)
+    u = noisy(draw(data, 2500, None, 9), s)
     share = mean_of(data.posterior(u, s).variance.sum(1) / s**2)
     assert share.agrees(data.mmse(s) / s**2, 5e-3)
 
