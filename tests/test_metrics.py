@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from course_utils.data import OlympicRings, Square
-from course_utils.metrics import kl_to_truth, path_ratio, share_off_support
+from course_utils.metrics import (
+    kl_to_truth,
+    path_length,
+    path_ratio,
+    share_off_support,
+    sliced_wasserstein,
+    turning,
+)
 from course_utils.notebook import seeded
 
 
@@ -46,7 +53,35 @@ def test_path_ratio_of_a_line_and_of_a_staircase() -> None:
     assert path_ratio(stairs).item() == pytest.approx(2**0.5)
 
 
+def test_length_and_turning_of_a_circle() -> None:
+    angle = torch.linspace(0, 2 * torch.pi, 1001, dtype=torch.float64)
+    circle = 3 * torch.stack([angle.cos(), angle.sin()], dim=1)[:, None]  # (T, 1, 2)
+    assert path_length(circle).item() == pytest.approx(6 * torch.pi, rel=1e-4)
+    assert turning(circle).item() == pytest.approx(2 * torch.pi, rel=2e-3)
+
+
+def test_turning_of_stairs_and_of_a_pause() -> None:
+    stairs = torch.tensor([[[0.0, 0.0]], [[1.0, 0.0]], [[1.0, 1.0]], [[0.0, 1.0]]])
+    pause = torch.tensor([[[0.0, 0.0]], [[1.0, 0.0]], [[1.0, 0.0]], [[2.0, 0.0]]])
+    assert turning(stairs).item() == pytest.approx(torch.pi)
+    assert turning(pause).item() == 0
+
+
+def test_sliced_wasserstein_of_a_shift_and_of_a_scaling() -> None:
+    """A shift by v moves every projection by v·θ: √(|v|²/2) on the plane."""
+    x = torch.randn(4000, 2, generator=seeded(0))
+    shift = sliced_wasserstein(x, x + torch.tensor([3.0, 4.0]), projections=2000)
+    assert shift == pytest.approx(5 / 2**0.5, rel=0.03)
+    root_mean_square = float((x**2).mean().sqrt())  # of a projection, for a round cloud
+    assert sliced_wasserstein(x, 2 * x) == pytest.approx(root_mean_square, rel=0.03)
+    assert sliced_wasserstein(x, x.flip(0)) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="must be finite"):
+        sliced_wasserstein(x, x * float("nan"))
+
+
 def test_bad_input() -> None:
+    with pytest.raises(ValueError, match=r"T ≥ 3, got \(2, 4, 2\)"):
+        turning(torch.zeros(2, 4, 2))
     with pytest.raises(ValueError, match=r"T ≥ 2, got \(1, 4, 2\)"):
         path_ratio(torch.zeros(1, 4, 2))
     with pytest.raises(ValueError, match="must be finite"):

@@ -3,12 +3,13 @@
 import inspect
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
 from course_utils import plotting
 from course_utils.models.normalizing_flow import AffineCoupling, NormalizingFlow
-from course_utils.notebook import seeded, setup, show_source
+from course_utils.notebook import measured_table, seeded, setup, show_source
 
 
 def test_setup_seeds_and_pins_threads() -> None:
@@ -46,3 +47,27 @@ def test_figures_have_the_shapes_asked_for() -> None:
         plotting.panels(0)
     grid = plotting.grid_points((0, 10), (1, 12), 3)
     assert grid[:4].tolist() == [[0, 10], [0.5, 10], [1, 10], [0, 11]]
+
+
+def test_a_measured_table_marks_its_values_and_escapes_words() -> None:
+    html = measured_table("a < b", ["gap", "time"], {"Euler & co": ["0.1", "<2"]}).data
+    assert html.count("<td data-measured>") == 2
+    assert "<td data-measured>0.1</td><td data-measured>&lt;2</td>" in html
+    for heading in ("a &lt; b", "gap", "time"):
+        assert f'<th scope="col">{heading}</th>' in html
+    assert '<th scope="row">Euler &amp; co</th>' in html
+    with pytest.raises(ValueError, match="row 'Heun' must have 2 values, got 1"):
+        measured_table("solver", ["gap", "time"], {"Heun": ["0.1"]})
+
+
+def test_classes_get_a_colour_a_shape_and_a_legend_entry_each() -> None:
+    figure, (axis,) = plotting.panels(1)
+    x, label = torch.randn(50, 2), torch.arange(50) % 5
+    plotting.scatter_classes(axis, x, label, ["a", "b", "c", "d", "e"])
+    assert axis.get_legend_handles_labels()[1] == ["a", "b", "c", "d", "e"]
+    clouds = axis.collections
+    assert len({np.asarray(c.get_facecolor()).tobytes() for c in clouds}) == 5
+    shapes = {np.asarray(c.get_paths()[0].vertices).tobytes() for c in clouds}
+    assert len(shapes) == 5
+    assert [np.asarray(c.get_offsets()).shape for c in clouds] == [(10, 2)] * 5
+    plt.close(figure)

@@ -171,6 +171,23 @@ def test_nbval_accepts_what_was_stored(tmp_path: Path) -> None:
     assert read(path).cells[1].outputs[0].text != stored
 
 
+def test_nbval_blanks_the_values_of_a_table_and_nothing_else(tmp_path: Path) -> None:
+    table = (
+        "import random\n"
+        "from course_utils.notebook import measured_table\n"
+        "measured_table('solver', ['error'], {'Euler': [str(random.random())]})"
+    )
+    path = write(tmp_path, table)
+    refresh(path)
+    result = run_nbval(path)
+    assert result.returncode == 0, result.stdout
+    notebook = read(path)
+    html = notebook.cells[1].outputs[0].data["text/html"]
+    notebook.cells[1].outputs[0].data["text/html"] = html.replace("Euler", "Heun")
+    nbformat.write(notebook, path)
+    assert "1 failed" in run_nbval(path).stdout
+
+
 def test_nbval_refuses_another_verdict(tmp_path: Path) -> None:
     claim = "✓ NF1 gap < 0.040 nats (measured 0.031)"
     faults = [

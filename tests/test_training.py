@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -194,8 +195,9 @@ def test_bad_settings() -> None:
 
 def test_progress_bar_shows_unless_it_is_switched_off() -> None:
     program = (
-        "import torch\n"
-        "from tests.test_training import *\n"
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_training import *\n"
         "train(Mean(), squared_distance, batches(), 3)\n"
     )
     for switch, shown in (({}, True), ({"TQDM_DISABLE": "1"}, False)):
