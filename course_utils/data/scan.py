@@ -13,7 +13,8 @@ For z = (e − u_x)/n_x, φ and Φ the density and distribution function of N(0,
 
 and the sum over lines is a midpoint rule with four lines for every n_y. Where the noise
 is wide these are tabulated on a grid of u; where it is narrow they are taken for every
-point on its own.
+point on its own. Lines are followed for REACH standard deviations above and below a
+point: farther than that from the data the density comes out too low, at last as 0.
 """
 
 from __future__ import annotations

@@ -251,9 +251,7 @@ class FlowMatching(nn.Module):
         solver: Solver | None = None,
     ) -> Tensor:
         """Where the noise y₀ (B, D) goes: (steps + 1, B, D), from t = 0 to t = 1."""
-        self._check(y0, label)
-        times = even_times(0.0, 1.0, steps)
-        return (solver or Euler()).path(self.field(label), y0, times)
+        return self._path(y0, label, even_times(0.0, 1.0, steps), solver)
 
     @torch.no_grad()
     def inverse(
@@ -265,9 +263,17 @@ class FlowMatching(nn.Module):
         solver: Solver | None = None,
     ) -> Tensor:
         """Where the points y₁ (B, D) come from: (steps + 1, B, D), from t = 1 to 0."""
-        self._check(y1, label)
-        times = even_times(1.0, 0.0, steps)
-        return (solver or Euler()).path(self.field(label), y1, times)
+        return self._path(y1, label, even_times(1.0, 0.0, steps), solver)
+
+    def _path(
+        self,
+        y: Tensor,
+        label: Tensor | None,
+        times: list[float],
+        solver: Solver | None,
+    ) -> Tensor:
+        self._check(y, label)
+        return (solver or Euler()).path(self.field(label), y, times)
 
     @torch.no_grad()
     def sample(
