@@ -424,7 +424,7 @@ class GapToOptimum:
         generator: torch.Generator | None = None,
     ) -> None:
         n = check_count("times", times) * check_count("points", points)
-        self.times, self.label = times, None
+        self.label: Tensor | None = None
         if given_label:
             y1, self.label = data.sample_labelled(n, generator)
         else:
