@@ -1,16 +1,17 @@
 """The one training loop of the book.
 
-Every model here trains with AdamW, a short warm-up and a cosine that brings the
-learning rate to zero, on batches drawn afresh. Lightning Fabric carries the model, the
-optimizer and the backward pass, so another device or several of them are a matter of
-the ``Fabric`` that is passed in.
+Every model here trains with AdamW, or with the optimizers it asks for, a short warm-up
+and a cosine that brings the learning rate to zero. Lightning Fabric carries the model,
+the optimizers and the backward pass, so another device or several of them are a matter
+of the ``Fabric`` that is passed in.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import cos, isfinite, pi
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import trange
 
@@ -29,6 +31,8 @@ B = TypeVar("B")  # a batch: a tensor, or a tuple of tensors
 Loss = Callable[[M, B], Tensor]  # (model, batch) → the loss of every sample, (B,)
 # name → one value per held-out sample, (N,)
 Validation = Callable[[], Mapping[str, Tensor]]
+# model → its optimizers, each with its own parameters and learning rate
+Optimizers = Callable[[M], Sequence[Optimizer]]
 
 
 class TrainingDivergedError(RuntimeError):
@@ -45,6 +49,7 @@ class History:
         validation: name → mean over the held-out samples at each of those steps.
         seconds: CPU-seconds spent, validation included.
         interrupted: whether the user stopped it.
+        snapshots: number of epochs → the weights after them, of those asked for.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -52,6 +57,9 @@ class History:
     validation: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
+    snapshots: dict[int, dict[str, Tensor]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
 
 def warmup_cosine(steps: int, warmup: int = 50) -> Callable[[int], float]:
@@ -66,58 +74,71 @@ def train(
     steps: int,
     *,
     lr: float = 1e-2,
+    weight_decay: float = 0.01,
+    optimizers: Optimizers[M] | None = None,
+    warmup: int = 50,
     clip: float | None = None,
     validate: Validation | None = None,
     epoch: int = 200,
+    keep: Collection[int] = (),
     fabric: Fabric | None = None,
 ) -> History:
-    """Minimise the mean loss over fresh batches; return the history.
+    """Minimise the mean loss over the batches; return the history.
 
     Stop it at any time (Ctrl-C, or Jupyter's stop button): the model keeps what it has
-    learnt and the history so far is returned.
+    learnt and the history so far is returned. The model is in train mode in the steps,
+    in eval mode while it is validated and in the end, whatever happens.
 
     Args:
         model: trained in place.
         loss: the loss of every sample of a batch, shape (B,).
         batches: gives a batch at each ``next``.
         steps: how many steps to take.
-        lr: peak learning rate.
+        lr, weight_decay: AdamW's peak learning rate and weight decay.
+        optimizers: makes other optimizers in place of AdamW; the learning rate of each
+            is its peak.
+        warmup: steps until the learning rate reaches its peak.
         clip: shorten gradients that are longer than this; None leaves them alone.
         validate: held-out quantities, one value per sample; the first is watched
             for divergence.
         epoch: validate at the start and after each ``epoch`` steps.
+        keep: after how many epochs the history keeps the weights; 0 is the start.
         fabric: where to train; the default is one CPU.
 
     Raises:
-        ValueError: counts below 1, a learning rate that is not above 0.
+        ValueError: settings out of range or at odds with each other.
         TrainingDivergedError: the loss is not finite, or its tail blew up.
     """
-    check_count("steps", steps)
-    check_count("epoch", epoch)
-    check_positive("lr", lr)
-    if clip is not None:
-        check_positive("clip", clip)
+    _check_settings(steps, epoch, warmup, keep, lr, weight_decay, clip)
+    parts: Sequence[Optimizer]
+    if optimizers is None:
+        parts = [_adamw(model, lr, weight_decay)]
+    else:
+        parts = _check_optimizers(model, optimizers(model), lr, weight_decay, clip)
+    schedules = [LambdaLR(part, warmup_cosine(steps, warmup)) for part in parts]
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.99), fused=True)
-    schedule = LambdaLR(optimizer, warmup_cosine(steps))
-    objective, optimizer = fabric.setup(_Objective(model, loss), optimizer)
-    history, watch, start = History(), _TailWatch(), time.process_time()
+    objective, *parts = fabric.setup(_Objective(model, loss), *parts)
+    history, start = History(), time.process_time()
+    look = _Observer(model, objective, history, validate, epoch, keep)
+    objective.train()
     try:
         for step in trange(steps, desc="training", leave=False, disable=_silent()):
-            if validate and step % epoch == 0:
-                _record(history, step, validate, watch)
+            look(step)
             batch_loss = objective(fabric.to_device(next(batches))).mean()
-            optimizer.zero_grad()
+            for optimizer in parts:
+                optimizer.zero_grad()
             fabric.backward(batch_loss)
-            if clip is not None:
-                fabric.clip_gradients(objective, optimizer, max_norm=clip)
-            optimizer.step()
-            schedule.step()
+            for optimizer, schedule in zip(parts, schedules, strict=True):
+                if clip is not None:
+                    fabric.clip_gradients(objective, optimizer, max_norm=clip)
+                optimizer.step()
+                schedule.step()
             history.loss.append(_finite(batch_loss, step))
-        if validate:
-            _record(history, steps, validate, watch, last=True)
+        look(steps, last=True)
     except KeyboardInterrupt:
         history.interrupted = True
+    finally:
+        objective.eval()
     history.seconds = time.process_time() - start
     return history
 
@@ -204,20 +225,112 @@ class _TailWatch:
             )
 
 
-def _record(
-    history: History,
-    step: int,
-    validate: Validation,
-    watch: _TailWatch,
-    last: bool = False,
+class _Observer:
+    """Looks at a model between two steps: keeps its weights, validates it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: nn.Module,
+        history: History,
+        validate: Validation | None,
+        epoch: int,
+        keep: Collection[int],
+    ) -> None:
+        self.model, self.objective, self.history = model, objective, history
+        self.validate, self.epoch, self.keep = validate, epoch, keep
+        self.watch = _TailWatch()
+
+    def __call__(self, step: int, *, last: bool = False) -> None:
+        epochs, rest = divmod(step, self.epoch)
+        if not rest and epochs in self.keep:
+            weights = self.model.state_dict()
+            self.history.snapshots[epochs] = {k: v.clone() for k, v in weights.items()}
+        if self.validate and (last or not rest):
+            self._measure(self.validate, step, last)
+
+    def _measure(self, validate: Validation, step: int, last: bool) -> None:
+        """Add the held-out quantities' means to the history; watch the first's tail."""
+        self.objective.eval()
+        with torch.no_grad():
+            quantities = validate()
+        self.objective.train()
+        self.history.step.append(step)
+        for name, values in quantities.items():
+            self.history.validation.setdefault(name, []).append(float(values.mean()))
+        self.watch.check(*next(iter(quantities.items())), step, last)
+
+
+def _adamw(model: nn.Module, lr: float, weight_decay: float) -> AdamW:
+    """The optimizer of most models here."""
+    return AdamW(
+        model.parameters(),
+        lr,
+        betas=(0.9, 0.99),
+        weight_decay=weight_decay,
+        fused=True,
+    )
+
+
+def _check_settings(
+    steps: int,
+    epoch: int,
+    warmup: int,
+    keep: Collection[int],
+    lr: float,
+    weight_decay: float,
+    clip: float | None,
 ) -> None:
-    """Add the held-out quantities' means to the history; watch the first one's tail."""
-    with torch.no_grad():
-        quantities = validate()
-    history.step.append(step)
-    for name, values in quantities.items():
-        history.validation.setdefault(name, []).append(float(values.mean()))
-    watch.check(*next(iter(quantities.items())), step, last)
+    """Refuse settings of :func:`train` that are out of range."""
+    for name, value in {"steps": steps, "epoch": epoch, "warmup": warmup}.items():
+        check_count(name, value)
+    for epochs in keep:
+        if check_count("keep", epochs, least=0) > steps // epoch:
+            raise ValueError(
+                f"keep must hold numbers of epochs from 0 to {steps // epoch}"
+                f" ({steps} steps of {epoch} an epoch), got {epochs}"
+            )
+    check_positive("lr", lr)
+    if not 0 <= weight_decay < float("inf"):
+        raise ValueError(
+            f"weight_decay must be a finite number of at least 0, got {weight_decay!r}"
+        )
+    if clip is not None:
+        check_positive("clip", clip)
+
+
+def _check_optimizers(
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    lr: float,
+    weight_decay: float,
+    clip: float | None,
+) -> Sequence[Optimizer]:
+    """Return ``optimizers`` if they move all of the model and nothing is at odds."""
+    if (lr, weight_decay) != (1e-2, 0.01):  # the defaults of ``train``
+        raise ValueError(
+            "lr and weight_decay are the default optimizer's: give them to optimizers"
+            f" instead, got lr={lr!r} and weight_decay={weight_decay!r} beside them"
+        )
+    held = Counter(
+        id(parameter)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    )
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and held[id(parameter)] != 1:
+            raise ValueError(
+                "optimizers must hold every trainable parameter once,"
+                f" got {name!r} {held[id(parameter)]} times"
+            )
+    kinds = [type(optimizer).__name__ for optimizer in optimizers]
+    if clip is not None and (len(kinds) > 1 or "SparseAdam" in kinds):
+        raise ValueError(
+            "clip needs one optimizer, with dense gradients: the length is that of all"
+            f" gradients together, got {', '.join(kinds)}"
+        )
+    return optimizers
 
 
 def _finite(loss: Tensor, step: int) -> float:

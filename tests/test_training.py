@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from course_utils.models.normalizing_flow import affine_flow, negative_log_likelihood
-from course_utils.training import TrainingDivergedError, train, warmup_cosine
+from course_utils.training import (
+    History,
+    TrainingDivergedError,
+    train,
+    warmup_cosine,
+)
 
 
 class Mean(nn.Module):
@@ -191,6 +197,238 @@ def test_bad_settings() -> None:
         train(Mean(), squared_distance, batches(), 5, lr=0)
     with pytest.raises(TypeError, match=r"steps must be a whole number, got 2\.5"):
         train(Mean(), squared_distance, batches(), 2.5)  # type: ignore[arg-type]
+
+
+def test_snapshots_are_the_weights_after_whole_epochs() -> None:
+    def run(steps: int, model: Mean) -> History:
+        return train(
+            model, squared_distance, batches(), steps, epoch=10, keep=[0, 2, 3]
+        )
+
+    whole = Mean()
+    history = run(30, whole)
+    assert list(history.snapshots) == [0, 2, 3]
+    assert torch.equal(history.snapshots[0]["value"], torch.zeros(2))
+    assert torch.equal(history.snapshots[3]["value"], whole.value)
+    # the second one is what a twin had when it was stopped after 20 of the 30 steps
+    stopped, source = Mean(), batches()
+
+    def twenty() -> Iterator[Tensor]:
+        for _ in range(20):
+            yield next(source)
+        raise KeyboardInterrupt
+
+    early = train(stopped, squared_distance, twenty(), 30, epoch=10, keep={2, 3})
+    assert torch.equal(history.snapshots[2]["value"], stopped.value)
+    assert early.interrupted
+    assert list(early.snapshots) == [2]
+    assert torch.equal(early.snapshots[2]["value"], stopped.value)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ([-1], "keep must be at least 0, got -1"),
+        ([1, 3], r"from 0 to 2 \(25 steps of 10 an epoch\), got 3"),
+    ],
+)
+def test_snapshots_that_cannot_be_kept_are_refused(
+    keep: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(Mean(), squared_distance, batches(), 25, epoch=10, keep=keep)
+
+
+def first_step(**settings: float) -> Tensor:
+    """How far one AdamW step moves the model from (3, 3): its sign times its rate."""
+    model = Mean()
+    with torch.no_grad():
+        model.value.fill_(3)
+    train(model, squared_distance, batches(), 1, **settings)  # type: ignore[arg-type]
+    return 3 - model.value.detach()
+
+
+def test_warm_up_and_weight_decay() -> None:
+    rate = 0.1 * warmup_cosine(1, 50)(0)
+    assert torch.allclose(
+        first_step(lr=0.1, weight_decay=0), torch.full((2,), rate), rtol=1e-3
+    )
+    assert torch.allclose(
+        first_step(lr=0.1, weight_decay=0, warmup=1),
+        torch.full((2,), 50 * rate),
+        rtol=1e-3,
+    )
+    decayed = first_step(lr=0.1, weight_decay=0.5)
+    assert torch.allclose(decayed, torch.full((2,), rate * (1 + 0.5 * 3)), rtol=1e-3)
+    assert torch.equal(first_step(), first_step(weight_decay=0.01, warmup=50))
+    with pytest.raises(ValueError, match="warmup must be at least 1, got 0"):
+        first_step(warmup=0)
+    with pytest.raises(ValueError, match=r"weight_decay must be .* at least 0, got -1"):
+        first_step(weight_decay=-1)
+
+
+class Moody(nn.Module):
+    """A model with dropout and batch norm, which notes the modes it is called in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5))
+        self.modes: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert all(module.training is self.training for module in self.modules())
+        self.modes.append(self.training)
+        return self.net(x)
+
+
+def moody_loss(model: Moody, batch: Tensor) -> Tensor:
+    return (model(batch) ** 2).sum(1)
+
+
+def test_train_mode_for_steps_eval_mode_for_validation_and_in_the_end() -> None:
+    model, held_out = Moody().eval(), next(batches(1, 500))
+    seen: list[Tensor] = []
+
+    def validate() -> dict[str, Tensor]:
+        seen.append(model.net[1].running_mean.clone())  # type: ignore[operator]
+        return {"loss": moody_loss(model, held_out)}
+
+    train(model, moody_loss, batches(), 4, validate=validate, epoch=2)
+    assert model.modes == [False, True, True, False, True, True, False]
+    assert not any(module.training for module in model.modules())
+    # a validation leaves the running mean alone, steps move it
+    assert torch.equal(seen[-1], model.net[1].running_mean)  # type: ignore[arg-type]
+    assert not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("where", ["batch", "loss", "validation"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TrainingDivergedError])
+def test_eval_mode_also_when_training_stops_early(
+    where: str, error: type[BaseException]
+) -> None:
+    model = Moody()
+
+    def stop() -> None:
+        assert model.training is (where != "validation")
+        raise error
+
+    def source() -> Iterator[Tensor]:
+        yield next(batches())
+        stop()
+
+    def loss(model: Moody, batch: Tensor) -> Tensor:
+        if where == "loss":
+            stop()
+        return moody_loss(model, batch)
+
+    def validate() -> dict[str, Tensor]:
+        if where == "validation":
+            stop()
+        return {"loss": torch.zeros(3)}
+
+    def run() -> History:
+        return train(model, loss, source(), 5, validate=validate)
+
+    if error is KeyboardInterrupt:
+        assert run().interrupted
+    else:
+        with pytest.raises(error):
+            run()
+    assert not any(module.training for module in model.modules())
+
+
+class Latents(nn.Module):
+    """A decoder, and a table with one latent for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(6, 2, sparse=True)
+        self.decoder = nn.Linear(2, 2)
+
+
+def reconstruction(model: Latents, which: Tensor) -> Tensor:
+    return ((model.decoder(model.table(which)) - 1) ** 2).sum(1)
+
+
+def two_optimizers(model: Latents, rate: float = 0.1) -> list[torch.optim.Optimizer]:
+    return [
+        torch.optim.AdamW(model.decoder.parameters(), 0.01, weight_decay=0),
+        torch.optim.SparseAdam(list(model.table.parameters()), rate),
+    ]
+
+
+def rows() -> Iterator[Tensor]:
+    while True:
+        yield torch.tensor([0, 3, 3])
+
+
+def latents() -> Latents:
+    torch.manual_seed(0)
+    return Latents()
+
+
+def test_optimizers_of_their_own_for_groups_of_parameters() -> None:
+    """Equal to a loop written by hand; a row that no batch holds is left alone."""
+    ours, theirs, steps = latents(), latents(), 30
+    before = ours.table.weight.detach().clone()
+    train(ours, reconstruction, rows(), steps, optimizers=two_optimizers, warmup=7)
+    by_hand = two_optimizers(theirs)
+    for step in range(steps):
+        factor = warmup_cosine(steps, 7)(step)
+        for optimizer, rate in zip(by_hand, (0.01, 0.1), strict=True):
+            optimizer.param_groups[0]["lr"] = rate * factor
+            optimizer.zero_grad()
+        reconstruction(theirs, next(rows())).mean().backward()
+        for optimizer in by_hand:
+            optimizer.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-7)
+    moved = (ours.table.weight != before).any(1)
+    assert moved.tolist() == [True, False, False, True, False, False]
+
+
+def test_optimizers_at_odds_with_other_settings_are_refused() -> None:
+    def run(**settings: object) -> None:
+        train(
+            latents(),
+            reconstruction,
+            rows(),
+            2,
+            **{"optimizers": two_optimizers, **settings},  # type: ignore[arg-type]
+        )
+
+    run()
+    with pytest.raises(
+        ValueError, match=r"give them to optimizers instead, got lr=0\.1"
+    ):
+        run(lr=0.1)
+    with pytest.raises(ValueError, match=r"got lr=0\.01 and weight_decay=0 beside"):
+        run(weight_decay=0)
+    with pytest.raises(ValueError, match=r"dense gradients.* got AdamW, SparseAdam"):
+        run(clip=1.0)
+    with pytest.raises(ValueError, match=r"got 'table\.weight' 0 times"):
+        run(optimizers=lambda model: two_optimizers(model)[:1])
+    with pytest.raises(ValueError, match=r"got 'decoder\.weight' 2 times"):
+        run(optimizers=lambda model: two_optimizers(model) + two_optimizers(model)[:1])
+    with pytest.raises(ValueError, match=r"got 'table\.weight' 0 times"):
+        run(optimizers=lambda model: [])
+
+
+def test_one_optimizer_asked_for_can_be_clipped() -> None:
+    """SGD's first step is as long as the gradient, so as the clip, times the rate."""
+    model = Mean()
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    train(
+        model,
+        squared_distance,
+        batches(),
+        1,
+        optimizers=lambda model: [sgd(model.parameters())],
+        warmup=1,
+        clip=0.5,
+    )
+    length = 0.1 * warmup_cosine(1, 1)(0) * 0.5
+    assert float(model.value.detach().norm()) == pytest.approx(length, rel=1e-4)
 
 
 def test_progress_bar_shows_unless_it_is_switched_off() -> None:
