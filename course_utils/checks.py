@@ -46,6 +46,30 @@ def check_points(
     return x
 
 
+def check_images(x: Tensor, *, shape: tuple[int, ...] = (1, 28, 28)) -> Tensor:
+    """Return ``x`` if it is a batch of finite images of one shape.
+
+    Args:
+        x: images of shape (B, …), B ≥ 1.
+        shape: channels, height, width.
+
+    Raises:
+        TypeError: not a tensor of floating dtype.
+        ValueError: wrong shape, an empty batch, NaN or infinite pixels.
+    """
+    expected = ", ".join(map(str, shape))
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"images must be a floating tensor (B, {expected}), got {got}")
+    if x.ndim != len(shape) + 1 or x.shape[1:] != shape or len(x) == 0:
+        raise ValueError(
+            f"images must have shape (B, {expected}) with B ≥ 1, got {tuple(x.shape)}"
+        )
+    if not x.isfinite().all():
+        raise ValueError("images must be finite, got NaN or infinite pixels")
+    return x
+
+
 def check_labels(label: Tensor, *, classes: int, batch: int) -> Tensor:
     """Return ``label`` if it is an index in 0 … classes−1 for each of the points.
 

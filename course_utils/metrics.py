@@ -1,4 +1,4 @@
-"""How far a model of points on the plane is from the truth."""
+"""How far a model is from the truth, in points on the plane or features of images."""
 
 from __future__ import annotations
 
@@ -123,3 +123,32 @@ def _steps(path: Tensor, least: int) -> Tensor:
         )
     check_points(path.flatten(1), dim=path.shape[1] * path.shape[2])
     return path.diff(dim=0)
+
+
+def frechet_distance(x: Tensor, y: Tensor) -> float:
+    """‖μ_x − μ_y‖² + tr(Σ_x + Σ_y − 2(Σ_xΣ_y)^½) of two clouds of features, (N, F).
+
+    The squared distance between the Gaussians with the clouds' means and covariances.
+    It is positive for two samples of one law too, and falls as they grow: compare
+    clouds of one size only. Features are those of a classifier of these images, so
+    values cannot be compared with those of another classifier.
+
+    Source: Heusel et al. 2017, FID (arXiv:1706.08500).
+
+    Raises:
+        ValueError: fewer than two rows, or clouds of different widths.
+    """
+    if (
+        x.ndim != 2
+        or y.ndim != 2
+        or x.shape[1] != y.shape[1]
+        or min(len(x), len(y)) < 2
+    ):
+        raise ValueError(
+            "features must have shapes (N, F) and (M, F) with N, M ≥ 2, "
+            f"got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    mean, covariance = zip(
+        *((z.double().mean(0), z.double().T.cov()) for z in (x, y)), strict=True
+    )
+    return float(ot.gaussian.bures_wasserstein_distance(*mean, *covariance)) ** 2

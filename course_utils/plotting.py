@@ -123,6 +123,37 @@ def square_outline(axis: Axes, classes: bool = False) -> None:
         )
 
 
+def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
+    """Images (N, 1, H, W) side by side, ``columns`` in a row, on white: one (H', W')."""
+    check_count("columns", columns)
+    n, _, height, width = images.shape
+    rows = -(-n // columns)
+    sheet = images.new_zeros(rows * (height + gap) - gap, columns * (width + gap) - gap)
+    for i, image in enumerate(images[:, 0]):
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def show_images(
+    axis: Axes, images: Tensor, columns: int, names: Sequence[str] = ()
+) -> None:
+    """Images (N, 1, H, W) in [0, 1] as dark ink on white paper; values beyond are cut.
+
+    Args:
+        axis: where to draw.
+        images: row by row.
+        columns: images in a row.
+        names: one for each row, written on the left.
+    """
+    axis.imshow(to_numpy(tile(images, columns)), cmap="Greys", vmin=0, vmax=1)
+    step = images.shape[2] + 2
+    axis.set(xticks=[], yticks=[step * i + step / 2 - 1 for i in range(len(names))])
+    axis.set_yticklabels(names)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+
+
 def layer_colours(steps: int) -> list[tuple[float, float, float, float]]:
     """One colour a step, white for the start and darkest for the end."""
     return [

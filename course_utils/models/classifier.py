@@ -1,0 +1,146 @@
+"""A convolutional classifier of digits: the judge of the generative models.
+
+    p(c|x) = softmax_c(net(x)),    loss = E[−log p(c|x)]    (cross-entropy, nats)
+
+Each training image is turned, scaled and shifted a little at each step, so that the
+network never sees the same pixels twice (Simard et al. 2003).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import pi
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import affine_grid, cross_entropy, grid_sample
+
+from course_utils.artifacts import trained
+from course_utils.checks import check_count, check_images, check_labels
+from course_utils.data.mnist import MNIST, Images
+from course_utils.training import History, train
+
+DIGITS = 10
+
+
+class Classifier(nn.Module):
+    """Three strided convolutions with batch normalization, and one linear layer.
+
+    Args:
+        width: channels of the first layer; the next have twice and four times as many.
+    """
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        widths = [1, check_count("width", width), 2 * width, 4 * width]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):  # 28 → 14 → 7 → 4
+            layers += [
+                nn.Conv2d(before, after, 5, stride=2, padding=2, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
+        self.body = nn.Sequential(*layers, nn.Flatten())  # (B, 64·width)
+        self.head = nn.Linear(64 * width, DIGITS)
+        self.to(memory_format=torch.channels_last)  # faster on a CPU
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer sees of images x (B, 1, 28, 28): (B, 64·width)."""
+        return self.body(check_images(x).contiguous(memory_format=torch.channels_last))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of images x (B, 1, 28, 28) in [0, 1]: (B, 10).
+
+        Raises:
+            ValueError: images of another shape, NaN or infinite pixels.
+        """
+        return self.head(self.features(x))
+
+    @torch.no_grad()
+    def log_prob(self, x: Tensor, chunk: int = 1000) -> Tensor:
+        """log p(c|x) of any number of images, (N, 10), in nats; in evaluation mode."""
+        was_training = self.training
+        self.eval()
+        parts = [self(part).log_softmax(dim=1) for part in x.split(chunk)]
+        self.train(was_training)
+        return torch.cat(parts)
+
+
+def augment(
+    x: Tensor,
+    turn: float = 12.0,
+    scale: float = 0.1,
+    shift: float = 2.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Each image (B, 1, 28, 28) turned, scaled and shifted at random.
+
+    Args:
+        x: images.
+        turn: largest angle, in degrees.
+        scale: largest relative change of size.
+        shift: largest shift along each axis, in pixels.
+        generator: source of randomness.
+    """
+    u = 2 * torch.rand(4, len(x), generator=generator) - 1  # (4, B) in [−1, 1]
+    angle, size = u[0] * turn * pi / 180, 1 + u[1] * scale
+    move = u[2:] * shift * 2 / x.shape[-1]  # the width of the image is 2
+    c, s = angle.cos() / size, angle.sin() / size
+    affine = torch.stack([c, -s, move[0], s, c, move[1]], dim=1).view(-1, 2, 3)
+    grid = affine_grid(affine, list(x.shape), align_corners=False)  # (B, 28, 28, 2)
+    return grid_sample(x, grid, align_corners=False)
+
+
+def augmented_cross_entropy(model: Classifier, batch: tuple[Tensor, ...]) -> Tensor:
+    """−log p(c|x) of a batch (images, labels, …), each image augmented afresh: (B,)."""
+    x, label = batch[:2]
+    return cross_entropy(model(augment(x)), label, reduction="none")
+
+
+def held_out(model: Classifier, images: Images) -> dict[str, Tensor]:
+    """Loss in nats and accuracy of each image, (N,): images as they are."""
+    log_p = model.log_prob(images.image)
+    loss = -log_p.gather(1, images.label[:, None])[:, 0]
+    return {
+        "loss": loss,
+        "accuracy": (log_p.argmax(dim=1) == images.label).float(),
+    }
+
+
+def train_classifier(
+    model: Classifier,
+    data: MNIST,
+    *,
+    epochs: int = 12,
+    batch: int = 128,
+    lr: float = 3e-3,
+) -> History:
+    """Train on ``data.train``; validate on ``data.validation`` after each epoch."""
+    epoch = data.train.steps(batch)
+    return train(
+        model,
+        augmented_cross_entropy,
+        data.train.batches(batch),
+        epochs * epoch,
+        lr=lr,
+        warmup=200,
+        epoch=epoch,
+        validate=lambda: held_out(model, data.validation),
+    )
+
+
+def judge(data: MNIST) -> tuple[Classifier, History]:
+    """The book's classifier of digits, trained at most once on each machine."""
+    return trained("classifier", Classifier, train_classifier, data=data)
+
+
+def confusion(log_p: Tensor, label: Tensor) -> Tensor:
+    """How many images of digit i (row) were taken for digit j (column): (10, 10).
+
+    Args:
+        log_p: log p(c|x), (N, 10).
+        label: the truth, (N,).
+    """
+    check_labels(label, classes=DIGITS, batch=len(log_p))
+    pairs = DIGITS * label + log_p.argmax(dim=1)
+    return pairs.bincount(minlength=DIGITS**2).view(DIGITS, DIGITS)

@@ -1,0 +1,62 @@
+"""Variational autoencoders: a latent z behind each image x.
+
+model.py        encoder, Gaussian decoder, ELBO, and the σ that a loss implies
+latents.py      latent optimization: a posterior stored for each image
+likelihood.py   log p(x) by importance sampling, and its bounds
+"""
+
+from course_utils.models.vae.latents import (
+    LatentRecipe,
+    LatentTable,
+    LatentVAE,
+    fit_posterior,
+    whitened_components,
+)
+from course_utils.models.vae.likelihood import (
+    effective_samples,
+    importance_log_prob,
+    iwae_curve,
+    log_mean_weight,
+    log_weights,
+    prior_as_posterior,
+)
+from course_utils.models.vae.model import (
+    VAE,
+    Bound,
+    DiagonalNormal,
+    GaussianDecoder,
+    conv_decoder,
+    conv_encoder,
+    conv_vae,
+    implied_sigma,
+    lower_bound,
+    negative_elbo,
+    prior_log_prob,
+    train_vae,
+)
+
+__all__ = [
+    "VAE",
+    "Bound",
+    "DiagonalNormal",
+    "GaussianDecoder",
+    "LatentRecipe",
+    "LatentTable",
+    "LatentVAE",
+    "conv_decoder",
+    "conv_encoder",
+    "conv_vae",
+    "effective_samples",
+    "fit_posterior",
+    "implied_sigma",
+    "importance_log_prob",
+    "iwae_curve",
+    "log_mean_weight",
+    "log_weights",
+    "lower_bound",
+    "negative_elbo",
+    "prior_as_posterior",
+    "prior_log_prob",
+    "train_vae",
+    "whitened_components",
+]
