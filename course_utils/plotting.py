@@ -124,7 +124,7 @@ def square_outline(axis: Axes, classes: bool = False) -> None:
 
 
 def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
-    """Images (N, 1, H, W) side by side, ``columns`` in a row, on white: one (H', W')."""
+    """Images (N, 1, H, W) side by side on white, ``columns`` in a row: one (H', W')."""
     check_count("columns", columns)
     n, _, height, width = images.shape
     rows = -(-n // columns)
