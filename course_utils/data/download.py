@@ -7,11 +7,12 @@ the cache as a whole; from then on it needs no network.
 
 from __future__ import annotations
 
-import gzip
+import contextlib
 import hashlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -33,6 +34,7 @@ from tqdm.auto import tqdm
 
 VARIABLE = "COURSE_CACHE"  # names the folder of the cache
 WAIT = 1800.0  # seconds to wait for another process that is downloading
+_ERROR = re.compile(r"(npm )?(error|ERR!)", re.IGNORECASE)  # begins a line of npm, pip
 _log = logging.getLogger(__name__)
 
 
@@ -48,26 +50,26 @@ class DownloadError(RuntimeError):
     """No source gave the files; the message says what to do by hand.
 
     Attributes:
+        files: those that are missing.
+        folder: where they belong.
         tried: a line for each source, why it failed.
     """
 
     def __init__(
-        self, files: Iterable[RemoteFile], folder: Path, tried: Sequence[str]
+        self, files: Sequence[RemoteFile], folder: Path, tried: Sequence[str]
     ) -> None:
-        self.tried = list(tried)
-        wanted = [f"  {file.name}  SHA-256 {file.sha256}" for file in files]
-        super().__init__(
-            "\n".join(
-                [
-                    "data files are missing, and no source gave them:",
-                    *(f"  {line}" for line in self.tried),
-                    "Put these files, as they are or compressed as NAME.gz,",
-                    f"into {folder}",
-                    f"(or let the variable {VARIABLE} name another cache):",
-                    *wanted,
-                ]
-            )
-        )
+        super().__init__(files, folder, tried)
+        self.files, self.folder, self.tried = files, folder, tried
+
+    def __str__(self) -> str:
+        lines = [
+            "data files are missing, and no source gave them:",
+            *(f"  {line}" for line in self.tried),
+            f"Put these, as they are or compressed as NAME.gz, into {self.folder}",
+            f"(or let the variable {VARIABLE} name another cache):",
+            *(f"  {file.name}  SHA-256 {file.sha256}" for file in self.files),
+        ]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ class Mirror:
         start, before = time.monotonic(), 0
         with tqdm(
             desc=url.rpartition("/")[2],
+            total=target.size,
             unit="B",
             unit_scale=True,
             leave=False,
@@ -169,7 +172,7 @@ class Mirror:
         ) as bar:
             while thread.is_alive():
                 thread.join(0.05)
-                bar.update(target.received - bar.n)
+                bar.update(target.written - bar.n)
                 if time.monotonic() - start > self.patience:
                     if target.received - before < self.least_speed * self.patience:
                         raise SourceError(
@@ -318,33 +321,38 @@ def _fill(files: Sequence[RemoteFile], sources: Sequence[Source], folder: Path) 
     """Fetch what is missing, while no other process does."""
     for left_over in folder.glob(".download-*"):  # by a process that was killed
         shutil.rmtree(left_over, ignore_errors=True)
+    offers: list[tuple[Source, Sequence[RemoteFile]]] = [
+        (_ByHand(packed), [file])
+        for file in files
+        if (packed := folder / f"{file.name}.gz").exists()
+    ]
+    offers += [(source, files) for source in sources]
     tried = []
-    for source in [_ByHand(folder), *sources]:
-        missing = {f: p for f in files if (p := f.problem(folder / f.name))}
-        if not missing:
-            return
-        reasons = _take(source, list(missing), folder)
-        if reasons:
-            _log.info("%s: %s", source.name, reasons)
-            tried.append(f"{source.name}: {reasons}")
-    missing = {f: p for f in files if (p := f.problem(folder / f.name))}
+    for source, offered in offers:
+        missing = [file for file in offered if file.problem(folder / file.name)]
+        failure = _take(source, missing, folder) if missing else ""
+        if failure:
+            _log.info("%s: %s", source.name, failure)
+            tried.append(f"{source.name}: {failure}")
+    problems = {file: file.problem(folder / file.name) for file in files}
+    missing = [file for file, problem in problems.items() if problem]
     if missing:
-        found = [
-            f"damaged in the cache: {file.name}, {problem}"
-            for file, problem in missing.items()
-            if problem != "missing"
+        tried += [
+            f"damaged in the cache: {file.name}: {problems[file]}"
+            for file in missing
+            if problems[file] != "missing"
         ]
-        raise DownloadError(missing, folder, tried + found)
+        raise DownloadError(missing, folder, tried)
 
 
 def _take(source: Source, files: Sequence[RemoteFile], folder: Path) -> str:
     """Move what a source gives into ``folder`` if it is right; say what went wrong."""
-    failure = ""
+    failure, handled = "", sys.exception()
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
         try:
             source.fetch(files, Path(scratch))
         except Exception as error:
-            failure = _reason(error)
+            failure = _reason(error, handled)
         for file in files:
             came = Path(scratch) / file.name
             problem = file.problem(came)
@@ -357,47 +365,47 @@ def _take(source: Source, files: Sequence[RemoteFile], folder: Path) -> str:
 
 @dataclass(frozen=True)
 class _ByHand:
-    """Files that a person put into the folder, compressed."""
+    """A compressed file that a person put into the cache."""
 
-    folder: Path
+    path: Path
 
     @property
     def name(self) -> str:
-        return f"by hand in {self.folder}"
+        return f"put there by hand, {self.path}"
 
     def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
         for file in files:
-            packed = self.folder / f"{file.name}.gz"
-            if packed.exists():
-                with gzip.open(packed) as content:
-                    _copy(content, file, folder)
+            with (
+                self.path.open("rb") as packed,
+                _Unpacked(folder / file.name, file.size) as target,
+            ):
+                shutil.copyfileobj(packed, target)
 
 
 class _Unpacked:
     """A file that unpacks what is written to it, if that is packed by gzip.
 
-    Args:
-        path: where to write.
+    Attributes:
         size: how many bytes may come out; more are refused.
+        received, written: how many bytes came in and went out.
     """
 
     def __init__(self, path: Path, size: int) -> None:
-        self.received = 0
-        self._left = size
+        self.size = size
+        self.received = self.written = 0
         self._file = path.open("wb")
         self._unpack = zlib.decompressobj(wbits=31)
         self._packed = True
 
     def write(self, data: bytes) -> None:
-        if not self.received:  # some servers unpack it themselves
+        if not self.received:  # some servers and browsers unpack it themselves
             self._packed = data.startswith(b"\x1f\x8b")
         self.received += len(data)
         if self._packed:
-            data = self._unpack.decompress(data, self._left + 1)
-        self._left -= len(data)
-        if self._left < 0:
-            raise SourceError("longer than expected")
-        self._file.write(data)
+            data = self._unpack.decompress(data, self.size - self.written + 1)
+        if self.written + len(data) > self.size:
+            raise SourceError(f"more than {self.size} bytes came")
+        self.written += self._file.write(data)
 
     def flush(self) -> None:
         """Writing is not urgent."""
@@ -409,7 +417,7 @@ class _Unpacked:
         self._file.close()
 
 
-def _copy(content: IO[bytes] | gzip.GzipFile, file: RemoteFile, folder: Path) -> None:
+def _copy(content: IO[bytes], file: RemoteFile, folder: Path) -> None:
     """Write a file that is read from an archive, at most one byte too many."""
     with (folder / file.name).open("wb") as target:
         left = file.size + 1
@@ -430,12 +438,12 @@ def _npm() -> str:
 
 
 def _run(command: list[str], folder: Path, timeout: float, **variables: str) -> None:
-    """Run a command in ``folder``, with its children; none outlives the call.
+    """Run a command in ``folder``; stop it, and its children, if it takes too long.
 
     Raises:
         SourceError: it failed or took too long.
     """
-    with tempfile.TemporaryFile("w+", errors="replace") as output:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -455,14 +463,15 @@ def _run(command: list[str], folder: Path, timeout: float, **variables: str) -> 
         if code != 0:
             output.seek(0)
             lines = [line.strip() for line in output if line.strip()]
-            errors = [line for line in lines if "error" in line.lower()] or lines[-1:]
+            errors = [line for line in lines if _ERROR.match(line)] or lines[-1:]
             raise SourceError(f"exit status {code}; {'; '.join(errors[:3])}")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a process and, where the system has such groups, its children."""
     if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):  # it has just ended
+            os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
     process.wait()
@@ -476,11 +485,18 @@ def _only(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
-def _reason(error: BaseException) -> str:
-    """What is at the root of an error, on one line."""
+def _reason(error: BaseException, handled: BaseException | None) -> str:
+    """What is at the root of an error, on one line.
+
+    Args:
+        error: what was raised,
+        handled: while this one was handled, which is not among its causes.
+    """
     while cause := error.__cause__ or (
         None if error.__suppress_context__ else error.__context__
     ):
+        if cause is handled:
+            break
         error = cause
     text = " ".join(str(error).split())
     if not isinstance(error, SourceError):

@@ -231,7 +231,8 @@ def _load_subset(
     try:
         path = fetch([SUBSET], SUBSET_SOURCES, folder)[SUBSET.name]
     except DownloadError as error:
-        raise DownloadError(FILES, folder, full.tried + error.tried) from None
+        tried = [*full.tried, *error.tried]
+        raise DownloadError(full.files, folder, tried) from None
     train, validation = min(train, SUBSET_TRAIN), min(validation, SUBSET_VALIDATION)
     warnings.warn(
         f"ONLY 5,000 OF THE 70,000 IMAGES OF MNIST could be had: {train:,} to train, "
@@ -312,7 +313,7 @@ def _shares(size: int, counts: list[int]) -> list[int]:
 
 def _images(image: Tensor, label: Tensor) -> Images:
     """Images of uint8 pixels (N, 28, 28) and labels (N,)."""
-    return Images(image[:, None].float() / 255, label.long())
+    return Images(image[:, None].float().div_(255), label.long())
 
 
 def _fingerprint(name: str, index: list[Tensor]) -> str:
