@@ -105,10 +105,15 @@ def augment(
     return grid_sample(x, grid, align_corners=False)
 
 
-def augmented_cross_entropy(model: Classifier, batch: tuple[Tensor, ...]) -> Tensor:
-    """−log p(c|x) of a batch (images, labels, …), each image augmented afresh: (B,)."""
+def plain_cross_entropy(model: Classifier, batch: tuple[Tensor, ...]) -> Tensor:
+    """−log p(c|x) of a batch (images, labels, …), in nats: (B,)."""
     x, label = batch[:2]
-    return cross_entropy(model(augment(x)), label, reduction="none")
+    return cross_entropy(model(x), label, reduction="none")
+
+
+def augmented_cross_entropy(model: Classifier, batch: tuple[Tensor, ...]) -> Tensor:
+    """The same, with each image augmented afresh: (B,)."""
+    return plain_cross_entropy(model, (augment(batch[0]), batch[1]))
 
 
 def held_out(model: Classifier, images: Images) -> dict[str, Tensor]:
@@ -128,12 +133,13 @@ def train_classifier(
     epochs: int = 10,
     batch: int = 128,
     lr: float = 6e-3,
+    augmented: bool = True,
 ) -> History:
     """Train on ``data.train``; validate on ``data.validation`` after each epoch."""
     epoch = data.train.steps(batch)
     return train(
         model,
-        augmented_cross_entropy,
+        augmented_cross_entropy if augmented else plain_cross_entropy,
         data.train.batches(batch),
         epochs * epoch,
         lr=lr,
