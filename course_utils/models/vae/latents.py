@@ -166,9 +166,17 @@ def fit_posterior(
         steps, lr: of Adam, whose rate falls to zero along a cosine.
         generator: source of the z.
         watch: called with each step and the bound at it.
+
+    Raises:
+        ValueError: settings out of range, posteriors that do not match the images.
     """
     check_count("steps", steps)
     check_positive("lr", lr)
+    if len(start.mean) != len(x):
+        raise ValueError(
+            "start must hold one posterior an image, "
+            f"got {len(start.mean)} for {len(x)} images"
+        )
     mean, log_var = (part.detach().clone().requires_grad_() for part in start)
     optimizer = torch.optim.Adam([mean, log_var], lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -76,7 +76,8 @@ class GaussianDecoder(nn.Module):
         super().__init__()
         self.network = network
         self.latent = check_count("latent", latent)
-        self.register_buffer("sigma", torch.tensor(check_positive("sigma", sigma)))
+        sigma = float(check_positive("sigma", sigma))  # of an int, an integer tensor
+        self.register_buffer("sigma", torch.tensor(sigma))
 
     def forward(self, z: Tensor) -> Tensor:
         """f(z), the mean of p(x|z): latents (B, D) to images (B, …).
@@ -91,8 +92,14 @@ class GaussianDecoder(nn.Module):
         return self.network(z)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log N(x; f(z), σ²I) (B,), in nats: summed over the pixels, not averaged."""
-        square = (x - self(z)).flatten(1).square() / self.sigma**2  # (B, P)
+        """log N(x; f(z), σ²I) (B,), in nats: summed over the pixels, not averaged.
+
+        Raises:
+            ValueError: images that are not as f(z) is, NaN or infinite pixels.
+        """
+        mean = self(z)
+        check_images(x, shape=mean.shape[1:])
+        square = (x - mean).flatten(1).square() / self.sigma**2  # (B, P)
         return -(square + (2 * pi * self.sigma**2).log()).sum(1) / 2
 
 
