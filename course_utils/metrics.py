@@ -136,7 +136,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     Source: Heusel et al. 2017, FID (arXiv:1706.08500).
 
     Raises:
-        ValueError: fewer than two rows, or clouds of different widths.
+        ValueError: fewer than two rows, clouds of different widths, NaN or infinity.
     """
     if (
         x.ndim != 2
@@ -148,7 +148,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
             "features must have shapes (N, F) and (M, F) with N, M ≥ 2, "
             f"got {tuple(x.shape)} and {tuple(y.shape)}"
         )
-    mean, covariance = zip(
-        *((z.double().mean(0), z.double().T.cov()) for z in (x, y)), strict=True
-    )
+    clouds = [check_points(z, dim=x.shape[1]).double() for z in (x, y)]
+    mean = [z.mean(0) for z in clouds]
+    covariance = [torch.atleast_2d(z.T.cov()) for z in clouds]  # (F, F), F = 1 too
     return float(ot.gaussian.bures_wasserstein_distance(*mean, *covariance)) ** 2

@@ -4,10 +4,12 @@ from math import log
 
 import pytest
 import torch
+from scipy.linalg import sqrtm
 from torch import Tensor
 
 from course_utils.data import OlympicRings, Square
 from course_utils.metrics import (
+    frechet_distance,
     kl_to_truth,
     path_length,
     path_ratio,
@@ -88,3 +90,78 @@ def test_bad_input() -> None:
         path_ratio(torch.full((3, 4, 2), float("nan")))
     with pytest.raises(ValueError, match="n must be at least 2, got 1"):
         kl_to_truth(Square().log_prob, Square(), 1)
+
+
+def cloud(n: int, mean: Tensor, root: Tensor, seed: int) -> Tensor:
+    """n points whose mean and covariance (root·rootᵀ) are exactly these."""
+    x = torch.randn(n, len(mean), generator=seeded(seed), dtype=torch.float64)
+    x = x - x.mean(0)
+    white = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(x.T @ x / (n - 1)), x.T, upper=False
+    )
+    return white.T @ root.T + mean
+
+
+def roots(width: int) -> list[Tensor]:
+    return [
+        torch.randn(width, width, generator=seeded(s), dtype=torch.float64)
+        for s in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize("width", [1, 2, 7])
+def test_frechet_distance_of_known_gaussians(width: int) -> None:
+    """By scipy's matrix root of the product, which need not be symmetric."""
+    means = torch.randn(2, width, generator=seeded(0), dtype=torch.float64)
+    a, b = roots(width)
+    x, y = cloud(80, means[0], a, 3), cloud(50, means[1], b, 4)
+    left, right = (a @ a.T).numpy(), (b @ b.T).numpy()
+    root = sqrtm(left @ right).real
+    expected = float((means[0] - means[1]).square().sum())
+    expected += (left + right - 2 * root).trace()
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(y, x) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(x.float(), y.float()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_frechet_distance_of_scaled_axes() -> None:
+    """Where the covariances commute it is |μ − ν|² + Σ(σ − τ)²."""
+    zero, sigma = torch.zeros(3).double(), torch.tensor([1.0, 2.0, 0.5]).double()
+    x = cloud(40, zero, sigma.diag(), 0)
+    y = cloud(60, zero + 2, (3 * sigma).diag(), 1)
+    expected = 3 * 2**2 + float((2 * sigma).square().sum())
+    assert frechet_distance(x, y) == pytest.approx(expected)
+
+
+def test_frechet_distance_of_a_cloud_to_itself_and_to_its_shift() -> None:
+    x = cloud(30, torch.zeros(4).double(), torch.eye(4).double() * 3, 0)
+    step = torch.tensor([1.0, -2.0, 0.0, 4.0])
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(x, x.flip(0)) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(x, x + step) == pytest.approx(21, rel=1e-6)
+
+
+def test_frechet_distance_of_fewer_points_than_features() -> None:
+    """Covariances without full rank, as of features that are always 0."""
+    x, y = (torch.randn(n, 40, generator=seeded(n)).double() for n in (12, 15))
+    x[:, :5] = y[:, :5] = 0
+    a, b = ((z - z.mean(0)) / (len(z) - 1) ** 0.5 for z in (x, y))
+    # tr (Σ_xΣ_y)^½ is the sum of the singular values of A·Bᵀ, where Σ_x = AᵀA
+    shared = torch.linalg.svdvals(a @ b.T).sum()
+    expected = (x.mean(0) - y.mean(0)).square().sum()
+    expected += a.square().sum() + b.square().sum() - 2 * shared
+    assert frechet_distance(x, y) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_bad_features() -> None:
+    with pytest.raises(ValueError, match=r"N, M ≥ 2, got \(1, 3\) and \(5, 3\)"):
+        frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3))
+    with pytest.raises(ValueError, match=r"got \(5, 3\) and \(5, 4\)"):
+        frechet_distance(torch.zeros(5, 3), torch.zeros(5, 4))
+    with pytest.raises(ValueError, match=r"got \(5,\) and \(5, 4\)"):
+        frechet_distance(torch.zeros(5), torch.zeros(5, 4))
+    for bad in (float("nan"), float("inf")):
+        x = torch.randn(5, 3)
+        x[2, 1] = bad
+        with pytest.raises(ValueError, match="must be finite, got 1 of 5 rows"):
+            frechet_distance(torch.randn(5, 3), x)

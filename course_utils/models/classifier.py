@@ -62,8 +62,10 @@ class Classifier(nn.Module):
         """log p(c|x) of any number of images, (N, 10), in nats; in evaluation mode."""
         was_training = self.training
         self.eval()
-        parts = [self(part).log_softmax(dim=1) for part in x.split(chunk)]
-        self.train(was_training)
+        try:
+            parts = [self(part).log_softmax(dim=1) for part in x.split(chunk)]
+        finally:
+            self.train(was_training)
         return torch.cat(parts)
 
 
