@@ -18,6 +18,7 @@ import ast
 import dis
 import inspect
 import json
+import linecache
 import os
 import re
 import sys
@@ -462,7 +463,13 @@ def _tree(item: Any) -> ast.Module:
     """
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(item)))
-    except (OSError, TypeError) as error:
+    except (OSError, TypeError) as error:  # as Python does for classes of a notebook
+        methods = filter(inspect.isfunction, vars(item).values())
+        for file in {method.__code__.co_filename for method in methods}:
+            cell = ast.parse("".join(linecache.getlines(file)))
+            for node in reversed(cell.body):
+                if isinstance(node, ast.ClassDef) and node.name == item.__qualname__:
+                    return ast.Module([node], [])
         raise TypeError(
             f"{_full_name(item)} must have Python source, for the key: {error}"
         ) from None
