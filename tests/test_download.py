@@ -303,7 +303,7 @@ def test_a_bad_mirror_is_left_for_the_next(
 
     start = time.monotonic()
     fetch(FILES, [bad, good], tmp_path)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 8
     assert_complete(tmp_path)
     assert capfd.readouterr() == ("", "")
 
@@ -743,6 +743,7 @@ def test_a_wheel_serves_what_it_holds(
         archive.writestr(f"{info}/METADATA", head + "Requires-Dist: unknown\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
+    (tmp_path / "digits-2.0.tar.gz").touch()  # sources, which would run code, don't do
     wheels = [Wheel("digits", version, "digits/data") for version in ("2.0", "1.0")]
     with pytest.raises(DownloadError) as caught:
         fetch(FILES, wheels, tmp_path / "cache")

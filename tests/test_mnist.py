@@ -63,7 +63,7 @@ def test_the_sets_have_the_right_size_and_range(real: MNIST) -> None:
         assert float(images.image.min()) == 0
         assert float(images.image.max()) == 1
         assert 0.12 < float(images.image.mean()) < 0.14
-        levels = images.image * 255
+        levels = images.image[:1000] * 255
         assert torch.allclose(levels, levels.round(), atol=1e-4)
 
 
