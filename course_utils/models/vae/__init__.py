@@ -3,6 +3,7 @@
 model.py        encoder, Gaussian decoder, ELBO, and the σ that a loss implies
 latents.py      latent optimization: a posterior stored for each image
 likelihood.py   log p(x) by importance sampling, and its bounds
+linear.py       probabilistic PCA: a VAE whose log p(x) is known exactly
 """
 
 from course_utils.models.vae.latents import (
@@ -19,7 +20,9 @@ from course_utils.models.vae.likelihood import (
     log_mean_weight,
     log_weights,
     prior_as_posterior,
+    shared_prior_weights,
 )
+from course_utils.models.vae.linear import LinearVAE
 from course_utils.models.vae.model import (
     VAE,
     Bound,
@@ -44,6 +47,7 @@ __all__ = [
     "LatentRecipe",
     "LatentTable",
     "LatentVAE",
+    "LinearVAE",
     "conv_decoder",
     "conv_encoder",
     "conv_vae",
@@ -59,6 +63,7 @@ __all__ = [
     "negative_elbo",
     "prior_as_posterior",
     "prior_log_prob",
+    "shared_prior_weights",
     "train_vae",
     "whitened_components",
 ]

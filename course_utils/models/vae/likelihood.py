@@ -16,7 +16,7 @@ Sources: Kingma and Welling 2014 (arXiv:1312.6114), appendix D; Burda et al. 201
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log
+from math import log, pi
 
 import torch
 from torch import Tensor
@@ -89,6 +89,33 @@ def prior_as_posterior(decoder: GaussianDecoder, count: int) -> DiagonalNormal:
     """N(0, I) for each of ``count`` images: the q of plain Monte Carlo."""
     zeros = torch.zeros(check_count("count", count), decoder.latent)
     return DiagonalNormal(zeros, zeros)
+
+
+@torch.no_grad()
+def shared_prior_weights(
+    decoder: GaussianDecoder,
+    x: Tensor,
+    samples: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """log p(x|z), (K, B), for K = ``samples`` z ~ p(z) that all images share.
+
+    Plain Monte Carlo at its cheapest: each z is decoded once, not once an image. The
+    price: the errors of different images depend on each other.
+
+    Args:
+        decoder: p(x|z).
+        x: images (B, …).
+        samples: K.
+        generator: source of the z.
+    """
+    pixels, flat = x[0].numel(), x.flatten(1)
+    rows = []
+    for part in torch.arange(check_count("samples", samples)).split(CHUNK):
+        z = torch.randn(len(part), decoder.latent, generator=generator)
+        square = torch.cdist(decoder(z).flatten(1), flat).square()  # (k, B)
+        rows.append(-square / (2 * decoder.sigma**2))
+    return torch.cat(rows) - pixels * (2 * pi * decoder.sigma**2).log() / 2
 
 
 def iwae_curve(log_w: Tensor, counts: Sequence[int]) -> Tensor:
