@@ -19,6 +19,20 @@ class Estimate(NamedTuple):
     mean: float
     standard_error: float
 
+    @classmethod
+    def of(cls, values: Tensor) -> Estimate:
+        """The mean of independent values (N,), and their deviation over √N.
+
+        Raises:
+            ValueError: not one axis, or fewer than two values.
+        """
+        if values.ndim != 1 or len(values) < 2:
+            raise ValueError(
+                f"values must have shape (N,), N ≥ 2, got {tuple(values.shape)}"
+            )
+        values = values.double()
+        return cls(float(values.mean()), float(values.std()) / len(values) ** 0.5)
+
 
 @torch.no_grad()
 def kl_to_truth(
@@ -44,8 +58,8 @@ def kl_to_truth(
     x = data.sample(check_count("n", n, least=2), generator)
     ratio = torch.cat(
         [data.log_prob(part) - log_prob(part) for part in x.split(10_000)]
-    ).double()
-    return Estimate(float(ratio.mean()), float(ratio.std()) / n**0.5)
+    )
+    return Estimate.of(ratio)
 
 
 def share_off_support(data: PlaneData, x: Tensor) -> float:

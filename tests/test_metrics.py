@@ -9,6 +9,7 @@ from torch import Tensor
 
 from course_utils.data import OlympicRings, Square
 from course_utils.metrics import (
+    Estimate,
     frechet_distance,
     kl_to_truth,
     path_length,
@@ -165,3 +166,12 @@ def test_bad_features() -> None:
         x[2, 1] = bad
         with pytest.raises(ValueError, match="must be finite, got 1 of 5 rows"):
             frechet_distance(torch.randn(5, 3), x)
+
+
+def test_estimate_of_values() -> None:
+    estimate = Estimate.of(torch.tensor([1.0, 2.0, 3.0, 6.0]))
+    assert estimate.mean == pytest.approx(3.0)
+    assert estimate.standard_error == pytest.approx((14 / 3) ** 0.5 / 2)
+    for wrong in (torch.zeros(1), torch.zeros(3, 2)):
+        with pytest.raises(ValueError, match=r"values must have shape \(N,\)"):
+            Estimate.of(wrong)
