@@ -148,7 +148,12 @@ def _pack(model: nn.Module, history: History, key: str) -> _File:
     for epochs, weights in history.snapshots.items():
         tensors |= {f"snapshot/{epochs}/{k}": v for k, v in weights.items()}
     facts = {**vars(history), "snapshots": list(history.snapshots)}
-    return _File(tensors, {"key": key, "history": json.dumps(facts)})
+    return _File(_whole(tensors), {"key": key, "history": json.dumps(facts)})
+
+
+def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU that share no memory: safetensors takes no views."""
+    return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
 
 
 def _unpack(artefact: _File, model: nn.Module) -> History:
@@ -211,7 +216,7 @@ def _used(path: Path) -> float:
 
 def save_checkpoint(model: nn.Module, path: str | Path) -> None:
     """Write a model's weights to a file, as a whole or not at all."""
-    _write(Path(path), model.state_dict(), {})
+    _write(Path(path), _whole(model.state_dict()), {})
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
@@ -245,10 +250,8 @@ def _shape(tensor: Tensor) -> str:
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a file of safetensors, as a whole or not at all."""
-    # each tensor gets memory of its own: safetensors takes no views
-    whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    metadata = {**metadata, "sha256": _digest(whole, metadata)}
-    content = safetensors.torch.save(whole, metadata)
+    digest = _digest(tensors, metadata)
+    content = safetensors.torch.save(dict(tensors), {**metadata, "sha256": digest})
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
