@@ -2,15 +2,20 @@
 
 model.py        encoder, Gaussian decoder, ELBO, and the σ that a loss implies
 latents.py      latent optimization: a posterior stored for each image
+aggregate.py    where the latents of all images lie, and how far from the prior
 likelihood.py   log p(x) by importance sampling, and its bounds
 linear.py       probabilistic PCA: a VAE whose log p(x) is known exactly
 """
 
+from course_utils.models.vae.aggregate import Aggregate
 from course_utils.models.vae.latents import (
     LatentRecipe,
     LatentTable,
     LatentVAE,
+    first_posteriors,
     fit_posterior,
+    latent_vae,
+    train_latents,
     whitened_components,
 )
 from course_utils.models.vae.likelihood import (
@@ -41,6 +46,7 @@ from course_utils.models.vae.model import (
 
 __all__ = [
     "VAE",
+    "Aggregate",
     "Bound",
     "DiagonalNormal",
     "GaussianDecoder",
@@ -53,10 +59,12 @@ __all__ = [
     "conv_vae",
     "digits_vae",
     "effective_samples",
+    "first_posteriors",
     "fit_posterior",
     "implied_sigma",
     "importance_log_prob",
     "iwae_curve",
+    "latent_vae",
     "log_mean_weight",
     "log_weights",
     "lower_bound",
@@ -64,6 +72,7 @@ __all__ = [
     "prior_as_posterior",
     "prior_log_prob",
     "shared_prior_weights",
+    "train_latents",
     "train_vae",
     "whitened_components",
 ]

@@ -4,27 +4,35 @@
 
 One step sees one batch and moves only that batch's rows, so each row moves once an
 epoch, while the decoder moves at each batch. :class:`LatentRecipe` sets the two
-learning rates apart and can take several steps on the rows before the decoder's.
+learning rates apart and can take several steps on the rows before the decoder's; where
+the rows begin is up to :func:`first_posteriors`.
 
 Source: Bojanowski et al. 2018, GLO (arXiv:1707.05776), here with a posterior an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer, SparseAdam
 
 from course_utils.checks import check_count, check_positive
+from course_utils.data.mnist import MNIST
+from course_utils.models.vae.linear import LinearVAE
 from course_utils.models.vae.model import (
     Bound,
     DiagonalNormal,
     GaussianDecoder,
+    conv_decoder,
     lower_bound,
 )
+from course_utils.training import History, train
+
+Start = Literal["random", "prior", "whitened", "linear"]
 
 
 class LatentTable(nn.Module):
@@ -73,6 +81,11 @@ class LatentVAE(nn.Module):
     def __init__(self, table: LatentTable, decoder: GaussianDecoder) -> None:
         super().__init__()
         self.table, self.decoder = table, decoder
+
+    def posteriors(self) -> DiagonalNormal:
+        """The whole table, without gradients: q_i of every image, (N, D), in order."""
+        rows = self.table.mean.weight, self.table.log_var.weight
+        return DiagonalNormal(*(row.detach() for row in rows))
 
     def forward(
         self, x: Tensor, index: Tensor, generator: torch.Generator | None = None
@@ -142,6 +155,106 @@ def whitened_components(x: Tensor, latent: int) -> Tensor:
     top = slice(-latent, None)
     scale = variance[top].clamp(min=1e-6).sqrt()
     return ((centred @ direction[:, top]) / scale).flip(1)
+
+
+def first_posteriors(
+    x: Tensor, start: Start, latent: int = 200, sigma: float = 0.4
+) -> DiagonalNormal:
+    """Where the rows of images x (N, …) begin, (N, D).
+
+    ``random``: μ ~ N(0, I), σ² = 1. ``prior``: μ = 0, σ² = 1, so that KL = 0.
+    ``whitened``: μ of :func:`whitened_components`, σ² = e⁻¹. ``linear``: the exact
+    posteriors of probabilistic PCA with the decoder's σ. Their aggregate has the mean
+    and covariance of the prior, and a component whose variance is below σ² stays the
+    prior.
+
+    Args:
+        x: images.
+        start: one of these four.
+        latent: D.
+        sigma: the decoder's σ.
+
+    Raises:
+        ValueError: another start, or more components than pixels or images.
+    """
+    zeros = torch.zeros(len(x), check_count("latent", latent))
+    if start == "random":
+        return DiagonalNormal(torch.randn_like(zeros), zeros)
+    if start == "prior":
+        return DiagonalNormal(zeros, zeros)
+    if start == "whitened":
+        return DiagonalNormal(whitened_components(x, latent), zeros - 1)
+    if start == "linear":
+        with torch.no_grad():
+            return LinearVAE(x, latent, sigma).posterior(x)
+    names = ", ".join(map(repr, get_args(Start)))
+    raise ValueError(f"start must be one of {names}, got {start!r}")
+
+
+def latent_vae(
+    data: MNIST, start: Start = "linear", latent: int = 200, sigma: float = 0.4
+) -> LatentVAE:
+    """The decoder of ``conv_vae``, untrained, and a row for each training image."""
+    rows = LatentTable(*first_posteriors(data.train.image, start, latent, sigma))
+    return LatentVAE(rows, GaussianDecoder(conv_decoder(latent), latent, sigma))
+
+
+def train_latents(
+    model: LatentVAE,
+    data: MNIST,
+    *,
+    epochs: int = 10,
+    batch: int = 128,
+    lr: float = 3e-3,
+    latent_lr: float = 0.03,
+    latent_steps: int = 1,
+    watched: int = 1000,
+    keep: Collection[int] = (),
+) -> History:
+    """Minimise −ELBO over ``data.train``, decoder and rows together.
+
+    The history's ``training`` is −ELBO of the first images of ``data.train`` with their
+    own rows; ``reconstruction``, −log p(x|z), and ``KL`` are its two parts. All are in
+    nats an image.
+
+    Args:
+        model: trained in place; row i belongs to image i of ``data.train``.
+        data: its ``train`` images.
+        epochs, batch: passes over the images, images in a batch.
+        lr, latent_lr, latent_steps: see :class:`LatentRecipe`.
+        watched: how many images are measured after an epoch.
+        keep: epochs whose weights the history keeps.
+
+    Raises:
+        ValueError: a table of another size.
+    """
+    rows, images = model.table.mean.num_embeddings, len(data.train)
+    if rows != images:
+        raise ValueError(
+            f"the table must have a row for each of {images} images, got {rows} rows"
+        )
+    recipe = LatentRecipe(lr, latent_lr, latent_steps)
+    epoch = data.train.steps(batch)
+    x = data.train.image[:watched]
+
+    def validate() -> dict[str, Tensor]:
+        seen: Bound = model(x, torch.arange(len(x)))
+        return {
+            "training": -seen.elbo,
+            "reconstruction": -seen.reconstruction,
+            "KL": seen.kl,
+        }
+
+    return train(
+        model,
+        recipe.loss,
+        data.train.batches(batch),
+        epochs * epoch,
+        optimizers=recipe.optimizers,
+        epoch=epoch,
+        validate=validate,
+        keep=keep,
+    )
 
 
 def fit_posterior(
