@@ -1,6 +1,7 @@
 """Panels that run a model in the reader's browser, with or without a kernel."""
 
+from course_utils.live.digits import DigitPad
 from course_utils.live.flow import FlowPanel
 from course_utils.live.layers import LayersPanel
 
-__all__ = ["FlowPanel", "LayersPanel"]
+__all__ = ["DigitPad", "FlowPanel", "LayersPanel"]

@@ -1,7 +1,8 @@
 // A panel that solves dy/dt = v(y, t) with the trained network v, which runs here. The state is
 // made by course_utils/live/flow.py.
 
-import { decode, element, inLanguage, normalPair, openStage, silu } from "./stage.js";
+import { decode, element, inLanguage, normalPair, silu } from "./basics.js";
+import { openStage } from "./stage.js";
 
 const WORDS = {
   en: {

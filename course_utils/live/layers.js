@@ -1,7 +1,8 @@
 // A panel with a slider over the layers of an affine coupling flow; the flow itself runs here.
 // The state is made by course_utils/live/layers.py.
 
-import { decode, inLanguage, normalPair, openStage, silu } from "./stage.js";
+import { decode, inLanguage, normalPair, silu } from "./basics.js";
+import { openStage } from "./stage.js";
 
 const WORDS = {
   en: { layer: "Layer", picture: "Points after layer" },

@@ -56,9 +56,9 @@ class LivePanel(anywidget.AnyWidget):
         return data, {"text/html": {"state": self.state}}
 
 
-def encode(x: Tensor) -> str:
-    """A tensor as base64 of little-endian float32, row by row."""
-    values = x.detach().cpu().numpy().astype(np.dtype("<f4"))
+def encode(x: Tensor, dtype: str = "<f4") -> str:
+    """A tensor as base64 of numbers of a numpy dtype, row by row."""
+    values = x.detach().cpu().numpy().astype(np.dtype(dtype))
     return base64.b64encode(values.tobytes()).decode()
 
 
@@ -73,7 +73,16 @@ def linear_layers(network: nn.Sequential) -> list[dict[str, str]]:
 def self_contained(name: str) -> str:
     """A module or stylesheet of this folder, together with what it imports from here.
 
-    The files of a page import each other; a widget has to be one piece.
+    The files of a page import each other; a widget has to be one piece, which holds
+    each file once.
     """
-    text = (_HERE / name).read_text(encoding="utf-8")
-    return _IMPORT.sub(lambda found: self_contained(found[1]), text)
+    taken: set[str] = set()
+
+    def whole(name: str) -> str:
+        if name in taken:
+            return ""
+        taken.add(name)
+        text = (_HERE / name).read_text(encoding="utf-8")
+        return _IMPORT.sub(lambda found: whole(found[1]), text)
+
+    return whole(name)

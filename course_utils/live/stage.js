@@ -2,32 +2,12 @@
 // a motion, play, new points. A page loads this file beside the panel; in JupyterLab it is put into
 // the panel's own module (course_utils/live/panel.py).
 
+import { element, inLanguage, redrawn } from "./basics.js";
+
 const CONTROLS = {
   en: { play: "Play", pause: "Pause", fresh: "New points" },
   he: { play: "הפעלה", pause: "עצירה", fresh: "נקודות חדשות" },
 };
-
-/** The words of the page's language. */
-export const inLanguage = (words) => words[document.documentElement.lang.slice(0, 2)] ?? words.en;
-
-/** Base64 of little-endian float32 → numbers. */
-export const decode = (text) =>
-  new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-
-export const silu = (v) => v / (1 + Math.exp(-v));
-
-/** Two independent numbers from N(0, 1), by Box and Muller. */
-export function normalPair() {
-  const radius = Math.sqrt(-2 * Math.log(1 - Math.random()));
-  const angle = 2 * Math.PI * Math.random();
-  return [radius * Math.cos(angle), radius * Math.sin(angle)];
-}
-
-export function element(tag, properties, parent) {
-  const node = Object.assign(document.createElement(tag), properties);
-  parent.append(node);
-  return node;
-}
 
 /**
  * The stage in `el`: canvas, slider from 0 to `end`, play, new points.
@@ -134,11 +114,7 @@ export function openStage({ el, state, label, picture, end, digits, seconds, rad
   slider.addEventListener("input", () => { stop(); draw(); });
   play.addEventListener("click", () => (timer ? stop() : start()));
   fresh.addEventListener("click", () => renew());
-  const resized = new ResizeObserver(draw);
-  resized.observe(el);
-  const themed = new MutationObserver(draw);
-  themed.observe(document.documentElement, { attributeFilter: ["data-theme"] });
-  themed.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
+  const stopWatching = redrawn(el, draw);
   return {
     show(newFrames, newColours = null) {
       [frames, colours] = [newFrames, newColours];
@@ -146,8 +122,7 @@ export function openStage({ el, state, label, picture, end, digits, seconds, rad
     },
     close() {
       stop();
-      resized.disconnect();
-      themed.disconnect();
+      stopWatching();
     },
   };
 }

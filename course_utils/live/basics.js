@@ -1,0 +1,47 @@
+// What every panel uses: words, encoded numbers, elements of the page, news of the size and theme.
+// A page loads this file beside the panel; in JupyterLab it is put into the panel's own module
+// (course_utils/live/panel.py).
+
+/** The words of the page's language. */
+export const inLanguage = (words) => words[document.documentElement.lang.slice(0, 2)] ?? words.en;
+
+/** Base64 → bytes. */
+export const decodeBytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+
+/** Base64 of little-endian float32 → numbers. */
+export const decode = (text) => new Float32Array(decodeBytes(text).buffer);
+
+/** Base64 of little-endian float16 → numbers. */
+export const decodeHalf = (text) =>
+  Float32Array.from(new Uint16Array(decodeBytes(text).buffer), (bits) => {
+    const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
+    return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24);
+  });
+
+export const silu = (v) => v / (1 + Math.exp(-v));
+
+/** Two independent numbers from N(0, 1), by Box and Muller. */
+export function normalPair() {
+  const radius = Math.sqrt(-2 * Math.log(1 - Math.random()));
+  const angle = 2 * Math.PI * Math.random();
+  return [radius * Math.cos(angle), radius * Math.sin(angle)];
+}
+
+export function element(tag, properties, parent) {
+  const node = Object.assign(document.createElement(tag), properties);
+  parent.append(node);
+  return node;
+}
+
+/** Calls `draw` when the size of `el` or the page's theme changes; returns how to stop that. */
+export function redrawn(el, draw) {
+  const resized = new ResizeObserver(draw);
+  resized.observe(el);
+  const themed = new MutationObserver(draw);
+  themed.observe(document.documentElement, { attributeFilter: ["data-theme"] });
+  themed.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
+  return () => {
+    resized.disconnect();
+    themed.disconnect();
+  };
+}

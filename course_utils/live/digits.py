@@ -1,0 +1,46 @@
+"""A pad to draw a digit on, and the classifier that reads it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from course_utils.data.mnist import Images
+from course_utils.live.network import check_size, encode_grey, network_state
+from course_utils.live.panel import LivePanel, self_contained
+from course_utils.models.classifier import Classifier
+
+
+class DigitPad(LivePanel):
+    """The reader draws a digit, ``classifier`` reads it in the browser at each stroke.
+
+    The drawing becomes an image as MNIST's digits did: scaled to fit 20 × 20 pixels,
+    smoothed, its centre of mass in the middle of 28 × 28. The panel shows this image
+    and the ten probabilities.
+
+    Args:
+        name: names the panel's state on the built site.
+        classifier: trained; it runs as in evaluation.
+        examples: images that a button shows one after the other.
+
+    Raises:
+        TypeError: not a :class:`Classifier`.
+        ValueError: a state of more than 300,000 characters.
+    """
+
+    _esm = self_contained("digits.js")
+    _css = self_contained("digits.css")
+    module = "digits"
+
+    def __init__(
+        self, name: str, classifier: Classifier, examples: Images | None = None
+    ) -> None:
+        if not isinstance(classifier, Classifier):
+            got = type(classifier).__name__
+            raise TypeError(f"the panel runs a Classifier, got {got}")
+        layers = nn.Sequential(*classifier.body, classifier.head)
+        state = {
+            "layers": network_state(layers),
+            "examples": encode_grey(examples.image) if examples is not None else "",
+            "labels": examples.label.tolist() if examples is not None else [],
+        }
+        super().__init__(name, check_size(state))

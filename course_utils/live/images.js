@@ -1,0 +1,76 @@
+// What the panels with an image of 28 × 28 pixels share: showing it, and following a finger, a pen
+// or the mouse.
+
+import { element } from "./basics.js";
+
+export const SIDE = 28; // pixels of an image
+
+/** A place for an image, with its title; returns `show(image)`, grey levels from 0 to 1. */
+export function pictureFrame(title, parent) {
+  const figure = element("figure", { className: "live-picture" }, parent);
+  const canvas = element("canvas", { width: SIDE, height: SIDE }, figure);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", title);
+  element("figcaption", { textContent: title }, figure);
+  const pen = canvas.getContext("2d");
+  return (image) => {
+    const pixels = pen.createImageData(SIDE, SIDE);
+    image.forEach((level, i) => {
+      const grey = 255 * level; // the array itself rounds, and cuts what is out of range
+      pixels.data.set([grey, grey, grey, 255], 4 * i);
+    });
+    pen.putImageData(pixels, 0, 0);
+  };
+}
+
+/** Gives a canvas as many pixels as its place on the screen has; returns how many to a CSS pixel. */
+export function sharpen(canvas) {
+  const ratio = window.devicePixelRatio || 1;
+  const side = Math.round((canvas.clientWidth || 280) * ratio);
+  if (canvas.width !== side) Object.assign(canvas, { width: side, height: side });
+  return ratio;
+}
+
+/**
+ * Follows a pointer that is pressed on `area`: start, move and end get its places as [x, y], from 0
+ * at the left and the top to 1 at the right and the bottom.
+ */
+export function follow(area, { start, move, end }) {
+  let pointer = null; // the one that is followed
+  const place = ({ clientX, clientY }) => {
+    const { left, top, width, height } = area.getBoundingClientRect();
+    return [(clientX - left) / width, (clientY - top) / height];
+  };
+  area.addEventListener("pointerdown", (event) => {
+    if (pointer !== null || event.button !== 0) return;
+    pointer = event.pointerId;
+    area.setPointerCapture(pointer);
+    start(place(event));
+  });
+  area.addEventListener("pointermove", (event) => {
+    if (event.pointerId !== pointer) return;
+    const places = event.getCoalescedEvents?.() ?? [];
+    for (const each of places.length > 0 ? places : [event]) move(place(each));
+  });
+  area.addEventListener("lostpointercapture", (event) => {
+    if (event.pointerId !== pointer) return;
+    pointer = null;
+    end?.();
+  });
+}
+
+/** Calls `work` at the next frame of the screen, once however often it is asked to. */
+export function eachFrame(work) {
+  let asked = 0;
+  const ask = () => {
+    asked ||= requestAnimationFrame(() => {
+      asked = 0;
+      work();
+    });
+  };
+  const cancel = () => {
+    cancelAnimationFrame(asked);
+    asked = 0;
+  };
+  return { ask, cancel };
+}

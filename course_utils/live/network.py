@@ -1,0 +1,154 @@
+"""Networks of images for the browser: layer after layer, weights in half precision."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from course_utils.live.panel import encode
+
+LIMIT = 300_000  # characters of a panel's state: what a reader has to load
+
+
+def network_state(network: nn.Module) -> list[dict[str, Any]]:
+    """The layers for ``network.js``, as in evaluation.
+
+    A batch normalization is folded into the convolution before it.
+
+    Args:
+        network: layers in a row: ``Linear``, ``Conv2d`` with or without a
+            ``BatchNorm2d`` after it, ``ConvTranspose2d``, ``MaxPool2d``, ``ReLU``,
+            ``SiLU``, ``Flatten``, ``Unflatten``.
+
+    Raises:
+        TypeError: not a ``Sequential``, or one with a layer that the browser lacks.
+        ValueError: a layer with settings that the browser lacks; weights out of range.
+    """
+    if not isinstance(network, nn.Sequential):
+        got = type(network).__name__
+        raise TypeError(f"the panel runs an nn.Sequential, got {got}")
+    state: list[dict[str, Any]] = []
+    layers = list(network)
+    for layer, after in zip(layers, [*layers[1:], None], strict=True):
+        if isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
+            state.append(_convolution(layer, *_folded(layer, after)))
+        elif (
+            isinstance(layer, nn.BatchNorm2d) and state and state[-1]["kind"] == "conv"
+        ):
+            continue  # is in the convolution
+        else:
+            state.append(_layer_state(layer))
+    return state
+
+
+def check_size(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a panel if a reader can load it quickly.
+
+    Raises:
+        ValueError: more than 300,000 characters.
+    """
+    size = len(json.dumps(state))
+    if size > LIMIT:
+        raise ValueError(
+            f"a panel's state must have at most {LIMIT:,} characters, got {size:,}: "
+            "take a smaller network or fewer images"
+        )
+    return state
+
+
+def _layer_state(layer: nn.Module) -> dict[str, Any]:
+    """One layer, without its neighbours."""
+    match layer:
+        case nn.Linear():
+            return {"kind": "linear", **_weights(layer.weight, layer.bias)}
+        case nn.Conv2d():
+            return _convolution(layer, layer.weight, layer.bias)
+        case nn.ConvTranspose2d():
+            _check(layer, output_padding=(0, 0))
+            return _convolution(layer, layer.weight, layer.bias)
+        case nn.MaxPool2d():
+            size = layer.kernel_size
+            if not isinstance(size, int):
+                raise ValueError(f"the panel pools squares, got {layer}")
+            _check(layer, stride=size, padding=0, dilation=1, ceil_mode=False)
+            return {"kind": "maxpool", "size": size}
+        case nn.ReLU():
+            return {"kind": "relu"}
+        case nn.SiLU():
+            return {"kind": "silu"}
+        case nn.Flatten():
+            _check(layer, start_dim=1, end_dim=-1)
+            return {"kind": "flatten"}
+        case nn.Unflatten():
+            _check(layer, dim=1)
+            return {"kind": "unflatten", "shape": list(layer.unflattened_size)}
+        case _:
+            raise TypeError(f"the panel does not run a layer like {layer}")
+
+
+def _convolution(
+    layer: nn.Conv2d | nn.ConvTranspose2d, weight: Tensor, bias: Tensor | None
+) -> dict[str, Any]:
+    """A convolution or a transposed one, with these weights."""
+    (stride, across), padding = layer.stride, layer.padding
+    if stride != across or isinstance(padding, str) or padding[0] != padding[1]:
+        raise ValueError(f"the panel runs the same on both axes, got {layer}")
+    _check(layer, dilation=(1, 1), groups=1, padding_mode="zeros")
+    return {
+        "kind": "conv" if isinstance(layer, nn.Conv2d) else "deconv",
+        "stride": stride,
+        "padding": padding[0],
+        **_weights(
+            weight, weight.new_zeros(layer.out_channels) if bias is None else bias
+        ),
+    }
+
+
+def _folded(layer: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution with its normalization in evaluation.
+
+    γ·(w∗x + b − m)/√(v + ε) + β = (s·w)∗x + s·(b − m) + β,    s = γ/√(v + ε)
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError(f"the panel needs running statistics, got {norm}")
+    scale = (norm.running_var + norm.eps).rsqrt()
+    shift = -norm.running_mean if layer.bias is None else layer.bias - norm.running_mean
+    if norm.affine:
+        scale = norm.weight * scale
+    bias = scale * shift + (norm.bias if norm.affine else 0)
+    return scale[:, None, None, None] * layer.weight, bias
+
+
+def _weights(weight: Tensor, bias: Tensor | None) -> dict[str, Any]:
+    """Weight and bias in half precision, with the weight's shape."""
+    if bias is None:
+        bias = weight.new_zeros(len(weight))
+    for x in (weight, bias):
+        if not x.detach().half().isfinite().all():
+            largest = float(x.detach().abs().max())
+            raise ValueError(
+                f"weights must fit half precision, at most 65,504, got {largest:g}"
+            )
+    return {
+        "shape": list(weight.shape),
+        "weight": encode(weight, "<f2"),
+        "bias": encode(bias, "<f2"),
+    }
+
+
+def _check(layer: nn.Module, **expected: object) -> None:
+    """Refuse a layer with other settings than these."""
+    for name, value in expected.items():
+        found = getattr(layer, name)
+        if found != value:
+            raise ValueError(
+                f"the panel runs layers with {name}={value!r}, got {layer}"
+            )
+
+
+def encode_grey(image: Tensor) -> str:
+    """Grey levels in [0, 1] as base64 of bytes."""
+    return encode((255 * torch.clamp(image, 0, 1)).round(), "u1")
