@@ -3,8 +3,10 @@
 import base64
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,11 @@ from test_live import WIDGET, javascript
 from torch import Tensor, nn
 
 from course_utils.data import MNIST, Images, load_mnist
-from course_utils.live import DigitPad
+from course_utils.live import DigitPad, LatentMap
 from course_utils.live.network import check_size, network_state
 from course_utils.live.panel import LivePanel
 from course_utils.models.classifier import Classifier, train_classifier
-from course_utils.models.vae import conv_decoder
+from course_utils.models.vae import VAE, conv_decoder, conv_vae, train_vae
 
 NETWORK = """
 const { makeNetwork } = await import(`${folder}/network.js`);
@@ -33,6 +35,18 @@ CLASSIFIER = """
 const { makeClassifier } = await import(`${folder}/digits.js`);
 answer = given.x.map(makeClassifier(given.state));
 """
+DECODER = """
+const { makeDecoder } = await import(`${folder}/latent.js`);
+const decoder = makeDecoder(given.state);
+answer = given.z.map((z) => [...decoder(z)]);
+"""
+GREY = """() => {
+  const canvas = document.querySelector(".live-picture canvas");
+  const pixels = canvas.getContext("2d").getImageData(0, 0, 28, 28).data;
+  return Array.from({ length: 784 }, (_, i) => pixels[4 * i] / 255);
+}"""
+NUMBER = re.compile(r"(?<== )−?[\d.]+")
+HEBREW = re.compile(r"[א-ת]")
 # Each stroke is a list of points [x, y] of the pad, from 0 to 1
 DRAWING = """
 const { blankPaper, digitImage, drawLine } = await import(`${folder}/digits.js`);
@@ -63,6 +77,15 @@ def classifier(data: MNIST) -> Classifier:
     torch.manual_seed(0)
     model = Classifier(width=8)
     train_classifier(model, data, epochs=4, batch=16)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def vae(data: MNIST) -> VAE:
+    """A VAE with a latent of two dimensions that knows the digits a little."""
+    torch.manual_seed(0)
+    model = conv_vae(2, sigma=0.2, width=8, hidden=128)
+    train_vae(model, data, epochs=4, batch=32, watched=100)
     return model.eval()
 
 
@@ -241,6 +264,47 @@ def test_only_the_classifier_is_accepted() -> None:
         DigitPad("test", nn.Linear(2, 2))  # type: ignore[arg-type]
 
 
+# --- the decoder ---
+
+
+@torch.no_grad()
+def test_the_decoder_gives_the_image_that_torch_gives(vae: VAE, data: MNIST) -> None:
+    torch.manual_seed(0)
+    means = vae.posterior(data.validation.image[:40]).mean
+    z = torch.cat([means, 3 * (2 * torch.rand(40, 2) - 1)])
+    state = LatentMap("test", vae.decoder.network, -3, 3).state
+    found = torch.tensor(javascript(DECODER, {"state": state, "z": z.tolist()}))
+    expected = vae.decoder(z).flatten(1)
+    assert expected.std(dim=0).max() > 0.1, "all images are alike"
+    assert torch.allclose(found, expected, atol=1e-2)
+
+
+def test_a_map_with_its_dots_is_small_enough(data: MNIST) -> None:
+    means, label = torch.randn(500, 2), data.validation.label[:500]
+    state = LatentMap("test", conv_decoder(2, 8, 128), -3, 3, means, label).state
+    half = torch.frombuffer(
+        bytearray(base64.b64decode(state["dots"]["z"])), dtype=torch.float16
+    )
+    assert torch.equal(half.view(-1, 2), means.half())
+    assert state["dots"]["label"] == label.tolist()
+
+
+def test_a_map_that_makes_no_sense_is_refused() -> None:
+    decoder = conv_decoder(2, 2, 8)
+    with pytest.raises(ValueError, match="low must be below high, got 3 and -3"):
+        LatentMap("test", decoder, 3, -3)
+    with pytest.raises(ValueError, match="means and labels, or neither"):
+        LatentMap("test", decoder, -3, 3, torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=r"must have shape \(B, 2\), got \(4, 3\)"):
+        LatentMap("test", decoder, -3, 3, torch.zeros(4, 3), torch.zeros(4).long())
+    with pytest.raises(ValueError, match=r"from \(B, 2\) to .* first is Linear\(.*=3"):
+        LatentMap("test", conv_decoder(3, 2, 8), -3, 3)
+    with pytest.raises(ValueError, match=r"got one to \(1, 2, 14, 14\)"):
+        LatentMap("test", decoder[:-2], -3, 3)
+    with pytest.raises(TypeError, match=r"an nn\.Sequential, got GaussianDecoder"):
+        LatentMap("test", conv_vae(2, hidden=8).decoder, -3, 3)
+
+
 # --- the widgets ---
 
 
@@ -249,10 +313,13 @@ def panels(kind: str) -> list[LivePanel]:
     torch.manual_seed(0)
     image = torch.linspace(0, 1, 784).view(1, 1, 28, 28)
     example = Images(image, torch.tensor([3]))
+    if kind == "latent":
+        decoders = [conv_decoder(2, 2, hidden) for hidden in (4, 8)]
+        return [LatentMap(f"chapter/{kind}", each, -2, 2) for each in decoders]
     return [DigitPad(f"chapter/{kind}", Classifier(w), example) for w in (2, 3)]
 
 
-@pytest.mark.parametrize("kind", ["digits"])
+@pytest.mark.parametrize("kind", ["digits", "latent"])
 def test_the_html_has_no_numbers_and_the_widget_is_one_piece(kind: str) -> None:
     first, second = panels(kind)
     html, metadata = first._repr_mimebundle_()
@@ -326,6 +393,33 @@ def settle(page: Page) -> None:
     )
 
 
+@contextmanager
+def opened(
+    browser: Browser, panel: LivePanel, folder: Path, lang: str
+) -> Iterator[Page]:
+    """The panel on a phone; nothing may go wrong there."""
+    trouble: list[str] = []
+    with browser.new_context(viewport={"width": 390, "height": 844}) as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.goto(write_page(folder, panel, lang))
+        yield page
+        named = page.evaluate(
+            "[...document.querySelectorAll('canvas, ul')].map((e) => e.ariaLabel)"
+        )
+        assert all(named)
+        assert all((lang == "he") == bool(HEBREW.search(name)) for name in named)
+        wide = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert wide[0] <= wide[1], "the panel scrolls sideways"
+        assert (
+            page.evaluate(
+                "getComputedStyle(document.querySelector('.live-surface')).touchAction"
+            )
+            == "none"
+        )
+    assert not trouble
+
+
 SEVEN = [[0.25, 0.2], [0.75, 0.2], [0.6, 0.5], [0.45, 0.85]]
 
 
@@ -333,11 +427,7 @@ def test_a_reader_draws_a_digit(
     browser: Browser, classifier: Classifier, data: MNIST, lang: str, tmp_path: Path
 ) -> None:
     panel = DigitPad("test", classifier, data.test.per_digit(1))
-    trouble: list[str] = []
-    with browser.new_context(viewport={"width": 390, "height": 844}) as context:
-        page = context.new_page()
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.goto(write_page(tmp_path, panel, lang))
+    with opened(browser, panel, tmp_path, lang) as page:
         verdict = page.locator("output")
         nothing = verdict.inner_text()
         assert verdict.get_attribute("aria-live") == "polite"
@@ -357,10 +447,40 @@ def test_a_reader_draws_a_digit(
             page.keyboard.press("Enter")  # an example
             words = verdict.inner_text()
             assert str(label) in words.split("%")[1]
-        named = page.evaluate(
-            "[...document.querySelectorAll('canvas, ul')].map((e) => e.ariaLabel)"
-        )
-        assert all(named)
-        wide = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        assert wide[0] <= wide[1], "the panel scrolls sideways"
-    assert not trouble
+
+
+def test_a_reader_moves_a_point(
+    browser: Browser, vae: VAE, data: MNIST, lang: str, tmp_path: Path
+) -> None:
+    means = vae.posterior(data.validation.image[:50]).mean.detach()
+    label = data.validation.label[:50]
+    panel = LatentMap("test", vae.decoder.network, -3, 3, means, label)
+    with opened(browser, panel, tmp_path, lang) as page:
+        surface = page.locator(".live-surface")
+
+        def image() -> Tensor:
+            return torch.tensor(page.evaluate(GREY)).view(28, 28)
+
+        def check(z: list[float]) -> None:
+            settle(page)
+            text = str(surface.get_attribute("aria-valuetext"))
+            found = [float(v.replace("−", "-")) for v in NUMBER.findall(text)]
+            assert found == pytest.approx(z, abs=0.03)  # half a pixel
+            with torch.no_grad():
+                expected = vae.decoder(torch.tensor([found]))[0, 0].clamp(0, 1)
+            assert torch.allclose(image(), expected, atol=0.05)
+
+        check([0, 0])
+        draw(page, [[0.5, 0.5], [0.75, 0.125]])
+        check([1.5, 2.25])
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowUp")
+        check([1.4, 2.35])
+        for _ in range(8):
+            page.keyboard.press("Shift+ArrowUp")
+        check([1.4, 3])
+        before = surface.get_attribute("aria-valuetext")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")  # a random z
+        settle(page)
+        assert surface.get_attribute("aria-valuetext") != before

@@ -2,6 +2,7 @@
 
 from course_utils.live.digits import DigitPad
 from course_utils.live.flow import FlowPanel
+from course_utils.live.latent import LatentMap
 from course_utils.live.layers import LayersPanel
 
-__all__ = ["DigitPad", "FlowPanel", "LayersPanel"]
+__all__ = ["DigitPad", "FlowPanel", "LatentMap", "LayersPanel"]
