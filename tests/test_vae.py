@@ -6,6 +6,7 @@ I + WᵀW/σ²: diagonal where the columns of W are orthogonal.
 
 from collections.abc import Callable
 from math import exp, log
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from course_utils.models.vae import (
     LatentTable,
     LatentVAE,
     conv_vae,
+    digits_vae,
     effective_samples,
     fit_posterior,
     implied_sigma,
@@ -906,3 +908,19 @@ def test_importance_sampling_of_a_convolutional_vae_is_above_its_elbo() -> None:
     found = importance_log_prob(vae.decoder, q, x, 300, seeded(0))
     assert (found > elbo).all()
     assert exp(float((found - elbo).max())) < 1e4
+
+
+def test_the_books_vae_is_trained_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
+    (first, history), (again, kept) = digits_vae(tiny()), digits_vae(tiny())
+    assert (first.decoder.latent, float(first.decoder.sigma)) == pytest.approx(
+        (200, 0.4)
+    )
+    assert set(history.snapshots) == set(kept.snapshots) == {1, 5, 10, 20, 30}
+    assert history == kept  # the seconds too: it was not trained again
+    for name, value in history.snapshots[30].items():
+        assert torch.equal(value, first.state_dict()[name])
+        assert torch.equal(value, again.state_dict()[name])
+    assert not again.training
