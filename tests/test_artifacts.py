@@ -37,8 +37,9 @@ from course_utils.training import History, train
 class Net(nn.Module):
     """A network with all that a state may hold."""
 
-    def __init__(self, width: int = 3) -> None:
+    def __init__(self, width: int = 3, slope: float = 1.0) -> None:
         super().__init__()
+        self.slope = slope
         self.first = nn.Linear(2, width, bias=False)
         self.norm = nn.BatchNorm1d(width)  # buffers, one of them a single integer
         self.last = nn.Linear(width, 2, bias=False)
@@ -241,7 +242,8 @@ BASE: dict[str, Any] = {"build": partial(Net, 3), "steps": 2, "data": Data("a")}
         {"nested": {"a": [1, None, "x"]}},
         {"data": Data("b")},
         {"build": partial(Net, 4)},
-        {"build": partial(Net, width=3)},
+        {"build": partial(Net, 3, 2.0)},
+        {"build": partial(Net, 3, slope=2.0)},
         {"build": Net},
     ],
 )
@@ -265,8 +267,9 @@ def test_the_version_of_torch_and_the_architecture_are_in_the_key(
     assert trainings(run) == 1
     assert trainings(run) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "__version__", "99.0")
+        patch.setattr(torch, "__version__", "2.99.0")
         assert trainings(run) == 1
+        assert trainings(run) == 0
     half = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -289,6 +292,9 @@ PACKAGE = {
             def __init__(self):
                 super().__init__()
                 self.layer = layer()
+
+        class Twin(Net):
+            pass
         """,
     "layers.py": """
         from torch import nn
@@ -310,6 +316,10 @@ PACKAGE = {
             with open(note, "a") as file:
                 file.write("trained\\n")
             return History()
+
+        def learn_twice(model, note):
+            learn(model, note)
+            return learn(model, note)
         """,
     "unused.py": "UNUSED = 1\n",
 }
@@ -331,6 +341,22 @@ def fakebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def module(name: str) -> ModuleType:
     return importlib.import_module(name)
+
+
+def test_functions_and_classes_of_one_module_are_told_apart(
+    fakebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "SOURCES", artifacts._sources(fakebook))
+    nets, recipe = module("fakebook.models.net"), module("fakebook.recipe")
+    note = tmp_path / "note"
+    for build, learn, count in (
+        (nets.Net, recipe.learn, 1),
+        (nets.Net, recipe.learn_twice, 3),
+        (nets.Twin, recipe.learn, 4),
+    ):
+        for _ in range(2):
+            trained("net", build, learn, note=str(note))
+            assert len(note.read_text().splitlines()) == count
 
 
 @pytest.mark.parametrize(
@@ -376,6 +402,16 @@ def test_the_code_is_in_the_key(
     assert old in text
     (fakebook / file).write_text(text.replace(old, new, 1))
     assert run() == (2 if counts else 1)
+
+
+def test_the_cache_itself_is_not_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models whose modules import it would be trained anew at each change of it."""
+    flows = artifacts.SOURCES[affine_flow.__module__]
+    importing = flows._replace(text="import course_utils.artifacts\n" + flows.text)
+    monkeypatch.setitem(artifacts.SOURCES, affine_flow.__module__, importing)
+    code = artifacts._code(affine_flow)
+    assert "course_utils.networks" in code
+    assert "course_utils.artifacts" not in code
 
 
 RATE = 0.5
