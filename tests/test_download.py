@@ -214,6 +214,12 @@ BEHAVIOURS: dict[str, Callable[[Handler, bytes], None]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress bars are silent, wherever the tests run."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server()
