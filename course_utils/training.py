@@ -8,7 +8,6 @@ of the ``Fabric`` that is passed in.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,7 +23,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import trange
 
 from course_utils.checks import check_count, check_positive
-from course_utils.data import PlaneData
+from course_utils.data import Images, PlaneData
+from course_utils.progress import bars_are_off
 
 M = TypeVar("M", bound=nn.Module)
 B = TypeVar("B")  # a batch: a tensor, or a tuple of tensors
@@ -122,7 +122,7 @@ def train(
     look = _Observer(model, objective, history, validate, epoch, keep)
     objective.train()
     try:
-        for step in trange(steps, desc="training", leave=False, disable=_silent()):
+        for step in trange(steps, desc="training", leave=False, disable=bars_are_off()):
             look(step)
             batch_loss = objective(fabric.to_device(next(batches))).mean()
             for optimizer in parts:
@@ -179,9 +179,27 @@ def fit(
     )
 
 
-def _silent() -> bool:
-    """Whether bars are off: tqdm's own switch, which its notebook bar does not read."""
-    return "TQDM_DISABLE" in os.environ
+def fit_epochs(
+    model: M,
+    images: Images,
+    loss: Loss[M, tuple[Tensor, Tensor, Tensor]],
+    *,
+    epochs: int,
+    batch: int,
+    **settings: Any,
+) -> History:
+    """:func:`train` for some passes over ``images``, measured before and after each.
+
+    Args:
+        model: trained in place.
+        images: gives batches of images, labels and places.
+        loss: the loss of every sample of such a batch.
+        epochs, batch: passes over the images, images in a batch.
+        settings: what else ``train`` takes.
+    """
+    epoch = images.steps(batch)
+    batches = images.batches(batch)
+    return train(model, loss, batches, epochs * epoch, epoch=epoch, **settings)
 
 
 class _Objective(nn.Module, Generic[B]):

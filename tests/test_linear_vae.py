@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from course_utils.models.vae import (
     prior_as_posterior,
     shared_prior_weights,
 )
+from course_utils.models.vae.linear import principal_components
 from course_utils.notebook import seeded
 
 SIGMA = 0.5
@@ -47,6 +49,16 @@ def normal(pca: LinearVAE) -> MultivariateNormal:
     weight = layer.weight.detach().double()
     covariance = weight @ weight.T + SIGMA**2 * torch.eye(20).double()
     return MultivariateNormal(layer.bias.detach().double(), covariance)
+
+
+def test_principal_components_are_singular_vectors(images: torch.Tensor) -> None:
+    middle, direction, variance = principal_components(images, 8)
+    x = images.flatten(1).double().numpy()
+    _, singular, rows = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    assert middle.numpy() == pytest.approx(x.mean(0))
+    assert variance.numpy() == pytest.approx(singular[:8] ** 2 / len(x))
+    # the same directions, up to their signs
+    assert abs(rows[:8] @ direction.numpy()) == pytest.approx(np.eye(8), abs=1e-8)
 
 
 def test_log_prob_is_that_of_the_normal(pca: LinearVAE, images: torch.Tensor) -> None:

@@ -12,10 +12,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from course_utils.data import Images
 from course_utils.models.normalizing_flow import affine_flow, negative_log_likelihood
 from course_utils.training import (
     History,
     TrainingDivergedError,
+    fit_epochs,
     train,
     warmup_cosine,
 )
@@ -60,6 +62,31 @@ def test_it_learns_and_keeps_the_history() -> None:
     assert history.validation["loss"][-1] < 0.05
     assert history.seconds > 0
     assert not history.interrupted
+
+
+def test_epochs_visit_every_image_and_are_measured() -> None:
+    images = Images(torch.rand(50, 1, 28, 28), torch.arange(50) % 10)
+    seen = []
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        seen.append(batch[2])
+        return squared_distance(model, batch[0].flatten(1)[:, :2])
+
+    history = fit_epochs(
+        Mean(),
+        images,
+        loss,
+        epochs=3,
+        batch=20,
+        lr=0.1,
+        validate=lambda: {"loss": torch.zeros(1)},
+        keep=[2],
+    )
+    assert [len(places) for places in seen] == 3 * [20, 20, 10]
+    for epoch in torch.cat(seen).split(50):
+        assert epoch.sort().values.tolist() == list(range(50))
+    assert history.step == [0, 3, 6, 9]
+    assert list(history.snapshots) == [2]
 
 
 def test_one_step_equals_torchs_adamw() -> None:

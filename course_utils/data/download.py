@@ -32,6 +32,8 @@ import pooch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from course_utils.progress import bars_are_off
+
 VARIABLE = "COURSE_CACHE"  # names the folder of the cache
 WAIT = 1800.0  # seconds to wait for another process that is downloading
 _ERROR = re.compile(r"(npm )?(error|ERR!)", re.IGNORECASE)  # begins a line of npm, pip
@@ -168,7 +170,7 @@ class Mirror:
             unit="B",
             unit_scale=True,
             leave=False,
-            disable=_silent(),
+            disable=bars_are_off(),
         ) as bar:
             while thread.is_alive():
                 thread.join(0.05)
@@ -496,8 +498,3 @@ def _reason(error: BaseException, handled: BaseException | None) -> str:
     if not isinstance(error, SourceError):
         text = f"{type(error).__name__}: {text}"
     return text if len(text) < 300 else f"{text[:300]} …"
-
-
-def _silent() -> bool:
-    """Whether bars are off: tqdm's own switch, which its notebook bar does not read."""
-    return "TQDM_DISABLE" in os.environ

@@ -22,7 +22,7 @@ from torch.optim import AdamW, Optimizer, SparseAdam
 
 from course_utils.checks import check_count, check_positive
 from course_utils.data.mnist import MNIST
-from course_utils.models.vae.linear import LinearVAE
+from course_utils.models.vae.linear import LinearVAE, principal_components
 from course_utils.models.vae.model import (
     Bound,
     DiagonalNormal,
@@ -30,7 +30,7 @@ from course_utils.models.vae.model import (
     conv_decoder,
     lower_bound,
 )
-from course_utils.training import History, train
+from course_utils.training import History, fit_epochs
 
 Start = Literal["random", "prior", "whitened", "linear"]
 
@@ -146,15 +146,9 @@ def whitened_components(x: Tensor, latent: int) -> Tensor:
     Raises:
         ValueError: more components than pixels or images.
     """
-    flat = x.flatten(1)  # (N, P)
-    most = min(flat.shape)
-    if not 1 <= latent <= most:
-        raise ValueError(f"latent must lie in 1 … {most}, got {latent}")
-    centred = flat - flat.mean(dim=0)
-    variance, direction = torch.linalg.eigh(centred.T @ centred / len(flat))
-    top = slice(-latent, None)
-    scale = variance[top].clamp(min=1e-6).sqrt()
-    return ((centred @ direction[:, top]) / scale).flip(1)
+    pca = principal_components(x, latent)
+    along = (x.flatten(1).double() - pca.middle) @ pca.direction  # (N, D)
+    return (along / pca.variance.clamp(min=1e-6).sqrt()).to(x)
 
 
 def first_posteriors(
@@ -234,7 +228,6 @@ def train_latents(
             f"the table must have a row for each of {images} images, got {rows} rows"
         )
     recipe = LatentRecipe(lr, latent_lr, latent_steps)
-    epoch = data.train.steps(batch)
     x = data.train.image[:watched]
 
     def validate() -> dict[str, Tensor]:
@@ -245,13 +238,13 @@ def train_latents(
             "KL": seen.kl,
         }
 
-    return train(
+    return fit_epochs(
         model,
+        data.train,
         recipe.loss,
-        data.train.batches(batch),
-        epochs * epoch,
+        epochs=epochs,
+        batch=batch,
         optimizers=recipe.optimizers,
-        epoch=epoch,
         validate=validate,
         keep=keep,
     )

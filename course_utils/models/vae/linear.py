@@ -14,12 +14,43 @@ Source: Tipping and Bishop 1999, "Probabilistic principal component analysis".
 from __future__ import annotations
 
 from math import log, pi
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from course_utils.checks import check_images, check_positive
 from course_utils.models.vae.model import VAE, GaussianDecoder
+
+
+class PrincipalComponents(NamedTuple):
+    """The directions in which images vary most, in double precision.
+
+    Attributes:
+        middle: b, the mean image, (P,).
+        direction: u_d, orthonormal, as columns (P, D).
+        variance: λ_d, of the images along u_d, (D,); the largest comes first.
+    """
+
+    middle: Tensor
+    direction: Tensor
+    variance: Tensor
+
+
+def principal_components(x: Tensor, latent: int) -> PrincipalComponents:
+    """The first ``latent`` principal components of images x (N, …) of P pixels.
+
+    Raises:
+        ValueError: more components than pixels or images.
+    """
+    flat = x.flatten(1).double()  # (N, P)
+    most = min(flat.shape)
+    if not 1 <= latent <= most:
+        raise ValueError(f"latent must lie in 1 … {most}, got {latent}")
+    middle = flat.mean(dim=0)
+    variance, direction = torch.linalg.eigh((flat - middle).T.cov(correction=0))
+    top = slice(-latent, None)
+    return PrincipalComponents(middle, direction[:, top].flip(1), variance[top].flip(0))
 
 
 class LinearVAE(VAE):
@@ -39,14 +70,9 @@ class LinearVAE(VAE):
     middle: Tensor
 
     def __init__(self, x: Tensor, latent: int = 200, sigma: float = 0.4) -> None:
-        flat = x.flatten(1).double()  # (N, P)
-        most = min(flat.shape)
-        if not 1 <= latent <= most:
-            raise ValueError(f"latent must lie in 1 … {most}, got {latent}")
-        middle, noise = flat.mean(dim=0), check_positive("sigma", sigma) ** 2
-        spread, direction = torch.linalg.eigh((flat - middle).T.cov(correction=0))
-        variance = spread[-latent:].flip(0).clamp(min=noise)  # λ, largest first
-        direction = direction[:, -latent:].flip(1)  # (P, D)
+        noise = check_positive("sigma", sigma) ** 2
+        middle, direction, variance = principal_components(x, latent)
+        variance = variance.clamp(min=noise)
         weight = direction * (variance - noise).sqrt()  # W; M = diag λ
 
         decode = nn.Linear(latent, len(middle))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from course_utils.artifacts import trained
 from course_utils.checks import check_count, check_images, check_positive
 from course_utils.data.mnist import MNIST
-from course_utils.training import History, train
+from course_utils.training import History, fit_epochs
 
 
 class DiagonalNormal(NamedTuple):
@@ -244,7 +244,6 @@ def train_vae(
         watched: how many images of each of the two sets are measured after an epoch.
         keep: epochs whose weights the history keeps.
     """
-    epoch = data.train.steps(batch)
 
     def validate() -> dict[str, Tensor]:
         held_out: Bound = vae(data.validation.image[:watched])
@@ -256,13 +255,13 @@ def train_vae(
             "KL": held_out.kl,
         }
 
-    return train(
+    return fit_epochs(
         vae,
+        data.train,
         negative_elbo,
-        data.train.batches(batch),
-        epochs * epoch,
+        epochs=epochs,
+        batch=batch,
         lr=lr,
-        epoch=epoch,
         validate=validate,
         keep=keep,
     )
