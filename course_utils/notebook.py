@@ -9,17 +9,25 @@ from html import escape
 import torch
 from IPython.display import HTML, Markdown
 
+from course_utils.checks import check_count
 from course_utils.plotting import use_style
 
+_THREADS = torch.get_num_threads()  # as many as the machine or OMP_NUM_THREADS allow
 
-def setup(seed: int = 0) -> None:
-    """Seed torch, set the book's figure style and pin torch to one thread.
 
-    Networks this small gain nothing from a second thread, and on a busy machine two
-    threads that wait for each other can be several times slower than one.
+def setup(seed: int = 0, threads: int = 1) -> None:
+    """Seed torch, set the book's figure style, bound the number of torch's threads.
+
+    The small networks of the plane gain nothing from a second thread, and on a busy
+    machine two threads that wait for each other can be several times slower than one.
+    Convolutions gain from two.
+
+    Args:
+        seed: of torch's random numbers.
+        threads: how many to use, unless ``OMP_NUM_THREADS`` or the machine allow fewer.
     """
     torch.manual_seed(seed)
-    torch.set_num_threads(1)
+    torch.set_num_threads(min(check_count("threads", threads), _THREADS))
     use_style()
 
 

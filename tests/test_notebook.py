@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_utils import plotting
+from course_utils import notebook, plotting
 from course_utils.models.normalizing_flow import AffineCoupling, NormalizingFlow
 from course_utils.notebook import measured_table, seeded, setup, show_source
 
@@ -19,6 +19,15 @@ def test_setup_seeds_and_pins_threads() -> None:
     assert torch.equal(torch.rand(2), first)
     assert torch.get_num_threads() == 1
     assert torch.equal(torch.rand(2, generator=seeded(3)), first)
+
+
+def test_threads_are_bounded_by_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, wanted, given in ((4, 2, 2), (1, 2, 1), (4, 1, 1)):
+        monkeypatch.setattr(notebook, "_THREADS", there)
+        setup(threads=wanted)
+        assert torch.get_num_threads() == given
+    with pytest.raises(ValueError, match="threads must be"):
+        setup(threads=0)
 
 
 def test_show_source_is_the_code_itself() -> None:
