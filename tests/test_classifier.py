@@ -163,10 +163,10 @@ def test_augmentation_repeats_with_the_generator() -> None:
 
 def test_shapes() -> None:
     model, x = small().eval(), noise(5)
-    assert model.features(x).shape == (5, 27 * 2)
+    assert model.features(x).shape == (5, 18 * 2)
     assert model(x).shape == (5, 10)
     assert torch.equal(model.head(model.features(x)), model(x))
-    assert Classifier().features(noise(2)).shape == (2, 27 * 16)
+    assert Classifier().features(noise(2)).shape == (2, 18 * 16)
 
 
 def test_log_prob_is_the_softmax_in_evaluation_mode() -> None:

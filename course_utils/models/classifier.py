@@ -16,17 +16,15 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from course_utils.artifacts import trained
 from course_utils.checks import check_count, check_images, check_labels
-from course_utils.data.mnist import MNIST, Images
-from course_utils.training import History, train
-
-DIGITS = 10
+from course_utils.data.mnist import DIGITS, MNIST, Images
+from course_utils.training import History, fit_epochs
 
 
 class Classifier(nn.Module):
     """Four convolutions with batch normalization, and one linear layer.
 
     Args:
-        width: channels of the first layer; the next have twice and three times as many.
+        width: channels of the first layer; the others have twice as many.
     """
 
     def __init__(self, width: int = 16) -> None:
@@ -36,17 +34,17 @@ class Classifier(nn.Module):
             *_convolution(1, w, 5, stride=2),  # (B, w, 14, 14)
             *_convolution(w, 2 * w, 3),  # (B, 2w, 14, 14)
             nn.MaxPool2d(2),  # (B, 2w, 7, 7)
-            *_convolution(2 * w, 3 * w, 3),  # (B, 3w, 7, 7)
-            *_convolution(3 * w, 3 * w, 3),
-            nn.MaxPool2d(2),  # (B, 3w, 3, 3)
-            nn.Flatten(),  # (B, 27w)
+            *_convolution(2 * w, 2 * w, 3),
+            *_convolution(2 * w, 2 * w, 3),
+            nn.MaxPool2d(2),  # (B, 2w, 3, 3)
+            nn.Flatten(),  # (B, 18w)
         )
-        self.head = nn.Linear(27 * w, DIGITS)
+        self.head = nn.Linear(18 * w, DIGITS)
         fast: nn.Module = self
         fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees of images x (B, 1, 28, 28): (B, 27·width)."""
+        """What the last layer sees of images x (B, 1, 28, 28): (B, 18·width)."""
         return self.body(check_images(x).contiguous(memory_format=torch.channels_last))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,15 +136,14 @@ def train_classifier(
     augmented: bool = True,
 ) -> History:
     """Train on ``data.train``; validate on ``data.validation`` after each epoch."""
-    epoch = data.train.steps(batch)
-    return train(
+    return fit_epochs(
         model,
+        data.train,
         augmented_cross_entropy if augmented else plain_cross_entropy,
-        data.train.batches(batch),
-        epochs * epoch,
+        epochs=epochs,
+        batch=batch,
         lr=lr,
         warmup=200,
-        epoch=epoch,
         validate=lambda: held_out(model, data.validation),
     )
 
