@@ -91,6 +91,26 @@ def check_labels(label: Tensor, *, classes: int, batch: int) -> Tensor:
     return label
 
 
+def check_condition(label: Tensor | None, *, classes: int, batch: int) -> None:
+    """Refuse labels that a model has no use for, and the lack of those it needs.
+
+    Args:
+        label: class indices of shape (batch,), or None.
+        classes: how many classes the model knows; 0 for none.
+        batch: the number of points they belong to.
+
+    Raises:
+        TypeError, ValueError: labels missing, unexpected, or not as
+            :func:`check_labels` wants them.
+    """
+    if classes and label is None:
+        raise ValueError(f"this model has {classes} classes: expected labels, got None")
+    if label is not None:
+        if not classes:
+            raise ValueError("this model has no classes: expected no labels")
+        check_labels(label, classes=classes, batch=batch)
+
+
 def check_count(name: str, value: int, *, least: int = 1) -> int:
     """Return ``value`` if it is a whole number ≥ ``least``.
 

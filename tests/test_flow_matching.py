@@ -652,9 +652,9 @@ def test_labels_are_for_models_with_classes() -> None:
         with pytest.raises(ValueError, match="no classes: expected no labels"):
             loss(FlowMatching(field), (y, label))
     for field in (VelocityNet(2, 8, 1, 1, 5), OptimalVelocity(rings, True)):
-        with pytest.raises(ValueError, match="this field has 5 classes: expected lab"):
+        with pytest.raises(ValueError, match="this model has 5 classes: expected lab"):
             field(y, t)
-        with pytest.raises(ValueError, match="this field has 5 classes: expected lab"):
+        with pytest.raises(ValueError, match="this model has 5 classes: expected lab"):
             loss(FlowMatching(field), y)
 
 

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.checks import (
+    check_condition,
     check_count,
-    check_labels,
     check_option,
     check_points,
     check_positive,
@@ -105,14 +105,8 @@ class Velocity(nn.Module, ABC):
         """Velocity (B, D) at y (B, D), t (B,) and label (B,).
 
         Raises:
-            ValueError: labels missing or unexpected.
+            ValueError: labels missing, out of range or unexpected.
         """
-
-    def _check_label(self, label: Tensor | None) -> None:
-        if self.classes and label is None:
-            raise ValueError(f"this field has {self.classes} classes: expected labels")
-        if label is not None and not self.classes:
-            raise ValueError("this field has no classes: expected no labels")
 
 
 class VelocityNet(Velocity):
@@ -159,7 +153,7 @@ class VelocityNet(Velocity):
 
     def forward(self, y: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Velocity (B, D) at y (B, D), t (B,) and label (B,)."""
-        self._check_label(label)
+        check_condition(label, classes=self.classes, batch=len(y))
         t = t[:, None]  # (B, 1)
         if not self.preconditioned:
             return self.net(self._join(y, t, label))
@@ -342,12 +336,7 @@ class FlowMatching(nn.Module):
     def _check(self, y: Tensor, label: Tensor | None) -> None:
         dtype = self._dtype() if any(True for _ in self.parameters()) else None
         check_points(y, dim=self.dim, dtype=dtype)
-        if self.classes and label is None:
-            raise ValueError(f"this model has {self.classes} classes: expected labels")
-        if label is not None:
-            if not self.classes:
-                raise ValueError("this model has no classes: expected no labels")
-            check_labels(label, classes=self.classes, batch=len(y))
+        check_condition(label, classes=self.classes, batch=len(y))
 
 
 # --- the truth ------------------------------------------------------------------------
@@ -380,10 +369,10 @@ class OptimalVelocity(Velocity):
         """v* (B, D) at y (B, D) and t (B,).
 
         Raises:
-            ValueError: t ≥ 1, where v* is not defined off the support; labels missing
-                or unexpected.
+            ValueError: t ≥ 1, where v* is not defined off the support; labels missing,
+                out of range or unexpected.
         """
-        self._check_label(label)
+        check_condition(label, classes=self.classes, batch=len(y))
         v = torch.empty_like(y)
         for moment in t.unique().tolist():
             if moment >= 1:

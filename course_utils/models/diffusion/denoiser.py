@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.checks import (
+    check_condition,
     check_count,
-    check_labels,
     check_option,
     check_points,
     check_positive,
@@ -107,7 +107,7 @@ class Denoiser(nn.Module, ABC):
         if not isinstance(t, Tensor):
             t = x.new_full((len(x),), t)
         self.schedule.check(t)
-        self.check_label(label, len(x))
+        check_condition(label, classes=self.classes, batch=len(x))
         level = Level(self.schedule.alpha(t)[:, None], self.schedule.sigma(t)[:, None])
         return convert(self.kind, self(x, t, label), x, level)
 
@@ -120,17 +120,7 @@ class Denoiser(nn.Module, ABC):
     def check(self, x: Tensor, label: Tensor | None) -> None:
         """Refuse what is no batch of points, or labels missing or out of range."""
         check_points(x, dim=self.dim, dtype=self.dtype)
-        self.check_label(label, len(x))
-
-    def check_label(self, label: Tensor | None, batch: int) -> None:
-        if self.classes and label is None:
-            raise ValueError(
-                f"this denoiser has {self.classes} classes: expected labels, got None"
-            )
-        if label is not None:
-            if not self.classes:
-                raise ValueError("this denoiser has no classes: expected no labels")
-            check_labels(label, classes=self.classes, batch=batch)
+        check_condition(label, classes=self.classes, batch=len(x))
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_count, check_option
+from course_utils.checks import check_condition, check_count, check_option
 from course_utils.models.diffusion.denoiser import Denoiser
 from course_utils.models.diffusion.schedules import Schedule, transition
 from course_utils.solvers import Heun, Solver
@@ -115,7 +115,8 @@ class Sampler(ABC):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """n points (n, D) of the noise at the last time."""
-        self.denoiser.check_label(label, check_count("n", n))
+        classes = self.denoiser.classes
+        check_condition(label, classes=classes, batch=check_count("n", n))
         noise = torch.randn(
             n, self.denoiser.dim, generator=generator, dtype=self.denoiser.dtype
         )
