@@ -32,11 +32,9 @@ class Classifier(nn.Module):
         w = check_count("width", width)
         self.body = nn.Sequential(
             *_convolution(1, w, 5, stride=2),  # (B, w, 14, 14)
-            *_convolution(w, 2 * w, 3),  # (B, 2w, 14, 14)
-            nn.MaxPool2d(2),  # (B, 2w, 7, 7)
+            *_convolution(w, 2 * w, 3, pool=True),  # (B, 2w, 7, 7)
             *_convolution(2 * w, 2 * w, 3),
-            *_convolution(2 * w, 2 * w, 3),
-            nn.MaxPool2d(2),  # (B, 2w, 3, 3)
+            *_convolution(2 * w, 2 * w, 3, pool=True),  # (B, 2w, 3, 3)
             nn.Flatten(),  # (B, 18w)
         )
         self.head = nn.Linear(18 * w, DIGITS)
@@ -68,13 +66,18 @@ class Classifier(nn.Module):
 
 
 def _convolution(
-    before: int, after: int, size: int, stride: int = 1
+    before: int, after: int, size: int, stride: int = 1, pool: bool = False
 ) -> list[nn.Module]:
-    """Convolution, batch normalization, ReLU; the borders are padded with zeros."""
+    """Convolution, batch normalization, ReLU; the borders are padded with zeros.
+
+    With ``pool`` the largest of each 2 × 2 is taken before ReLU, which gives the same
+    as after it and is faster.
+    """
     return [
         nn.Conv2d(before, after, size, stride, padding=size // 2, bias=False),
         nn.BatchNorm2d(after),
-        nn.ReLU(),
+        *([nn.MaxPool2d(2)] if pool else []),
+        nn.ReLU(inplace=True),
     ]
 
 
@@ -130,7 +133,7 @@ def train_classifier(
     model: Classifier,
     data: MNIST,
     *,
-    epochs: int = 10,
+    epochs: int = 12,
     batch: int = 128,
     lr: float = 6e-3,
     augmented: bool = True,
