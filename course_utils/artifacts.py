@@ -2,12 +2,19 @@
 
 A model that another chapter, or a second run, needs again is trained once::
 
-    vae, history = trained("vae", partial(VAE, latent=2), train_vae, data=mnist)
+    vae, history = trained("vae", partial(conv_vae, latent=2), train_vae, data=mnist)
 
-The key of the cache says all that the outcome hangs on: the arguments, the version of
-torch, the architecture, and the code of this package's modules that make and train the
-model and of those that they import, without comments and docstrings. It is the code as
-it was when this module was imported: after a change, restart the kernel.
+The key of the cache is made of the arguments, the version of torch, the weights'
+shapes, and the source of the modules of this package that define what is passed in
+(``build``, ``train``, and the functions, classes and objects among the arguments and
+settings) and of every module of it that they import, directly or through others.
+
+Comments, docstrings and layout do not count. Import statements count wherever they
+stand. A package's ``__init__`` counts only where a statement names the package, as in
+``from course_utils.data import Spiral``; it also runs for a module of the package, as
+in ``from course_utils.data.spiral import Spiral``, but all that it does is import. The
+source is that of the moment when this module was imported: after a change, restart the
+kernel.
 
 All files are safetensors: a header and raw numbers. Pickles are never read.
 """
@@ -15,39 +22,37 @@ All files are safetensors: a header and raw numbers. Pickles are never read.
 from __future__ import annotations
 
 import ast
-import dis
-import inspect
 import json
-import linecache
 import os
 import re
 import sys
-import textwrap
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import fields, is_dataclass
 from functools import cache, partial
 from hashlib import sha256
 from importlib.util import resolve_name
 from pathlib import Path
-from types import CodeType
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import safetensors.torch
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from course_utils.checks import check_count
-from course_utils.data.download import VARIABLE, cache_folder
-from course_utils.training import History
+from course_utils.cache import VARIABLE, cache_folder
+from course_utils.checks import check_count, has_values
+from course_utils.training import History, own_randomness
 
 M = TypeVar("M", bound=nn.Module)
 
-FORMAT = 1  # of the files; a part of the key
+FORMAT = 2  # of the files; a part of the key
 KEPT = 5  # artefacts of one name, the others are removed
+HISTORY = [field.name for field in fields(History)]  # what is kept of one
 
 
 class CheckpointError(ValueError):
@@ -75,11 +80,14 @@ def trained(
 
     Args:
         name: what the artefact is called: letters, digits, ``.``, ``_`` and ``-``.
-        build: a class or function, or a ``functools.partial`` of one.
-        train: a function that trains the model in place.
+        build: a class or function at the top of a module of this package, or a
+            ``functools.partial`` of one.
+        train: another such function, which trains the model in place.
         seed: of torch's random numbers, for building and training.
-        settings: what else ``train`` takes: numbers, text, None, lists and dicts of
-            these, and whatever has a ``fingerprint``, as data sets do.
+        settings: what else ``train`` takes: None, numbers, text; tensors and arrays;
+            whatever has a text ``fingerprint``, as data sets do; networks; dataclasses,
+            functions and classes of this package; dtypes and devices of torch; and
+            lists, tuples and dicts of all these.
 
     Raises:
         TypeError: functions or settings of which the key cannot be made.
@@ -92,9 +100,7 @@ def trained(
         )
     check_count("seed", seed, least=0)
     facts = _facts(name, seed, build, train, settings)
-    devices = range(torch.cuda.device_count())
-    with torch.random.fork_rng(devices), ExitStack() as lock:
-        torch.manual_seed(seed)
+    with own_randomness(seed), ExitStack() as lock:
         model = build()
         facts["weights"] = {k: _shape(v) for k, v in model.state_dict().items()}
         key = json.dumps(facts, sort_keys=True)
@@ -147,8 +153,9 @@ def _pack(model: nn.Module, history: History, key: str) -> _File:
     tensors = dict(model.state_dict())
     for epochs, weights in history.snapshots.items():
         tensors |= {f"snapshot/{epochs}/{k}": v for k, v in weights.items()}
-    facts = {**vars(history), "snapshots": list(history.snapshots)}
-    return _File(_whole(tensors), {"key": key, "history": json.dumps(facts)})
+    said = {name: getattr(history, name) for name in HISTORY}
+    said["snapshots"] = list(history.snapshots)
+    return _File(_whole(tensors), {"key": key, "history": json.dumps(said)})
 
 
 def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -160,13 +167,16 @@ def _unpack(artefact: _File, model: nn.Module) -> History:
     """Fill the model, return the history.
 
     Raises:
-        CheckpointError: the artefact is of another model.
+        CheckpointError: the artefact is of another model, or says something else of
+            the training than a history does.
     """
     weights, snapshots = _split(artefact.tensors)
-    history = History(**json.loads(artefact.metadata["history"]))
-    history.snapshots = {k: snapshots.get(k, {}) for k in history.snapshots}
+    said = json.loads(artefact.metadata["history"])
+    if set(said) != set(HISTORY):
+        raise CheckpointError(f"expected a history of {HISTORY}, got {list(said)}")
+    said["snapshots"] = {k: snapshots.get(k, {}) for k in said["snapshots"]}
     _fill(model, weights, "training must not change what weights the model has")
-    return history
+    return History(**said)
 
 
 def _split(
@@ -195,9 +205,10 @@ def _store(artefact: _File, path: Path, name: str) -> None:
             stacklevel=3,
         )
         return
-    mine = path.parent.glob(f"{name}-{'[0-9a-f]' * 16}.safetensors")
-    for old in sorted(mine, key=_used)[:-KEPT]:
-        _remove(old)
+    with suppress(OSError):
+        mine = path.parent.glob(f"{name}-{'[0-9a-f]' * 16}.safetensors")
+        for old in sorted(mine, key=_used)[:-KEPT]:
+            _remove(old)
 
 
 def _remove(path: Path) -> None:
@@ -207,8 +218,11 @@ def _remove(path: Path) -> None:
 
 
 def _used(path: Path) -> float:
-    """When an artefact was last of use, if it is still there."""
-    return path.stat().st_mtime if path.exists() else 0.0
+    """When an artefact was last of use; 0 if another process has removed it."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 # --- checkpoints ----------------------------------------------------------------------
@@ -289,8 +303,14 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     digest = sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}: {_shape(tensor)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+        digest.update(_content(tensor))
     return digest.hexdigest()
+
+
+def _content(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor's values."""
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return plain.flatten().view(torch.uint8).numpy().data
 
 
 # --- the key --------------------------------------------------------------------------
@@ -304,178 +324,213 @@ def _facts(
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All that the outcome hangs on, before the model is there: JSON to be read."""
-    made: Any = build
-    arguments: dict[str, Any] = {}
-    if isinstance(build, partial):
-        made = build.func
-        arguments = {str(i): value for i, value in enumerate(build.args)}
-        arguments |= build.keywords
-    if not (inspect.isclass(made) or inspect.isfunction(made)):
-        raise TypeError(
-            "build must be a class or a function, or a functools.partial of one, "
-            f"got {made!r}"
-        )
-    if not inspect.isfunction(train):
-        raise TypeError(f"train must be a function, got {train!r}")
+    told = _Told()
     return {
         "name": name,
         "seed": seed,
         "torch": str(torch.__version__),
-        "build": _full_name(made),
-        "arguments": _plain("argument of build", arguments),
-        "train": _full_name(train),
-        "settings": _plain("setting", settings),
-        "code": _code(made, train),
+        "build": told.of_code("build", build),
+        "train": told.of_code("train", train),
+        "settings": {k: told.of(f"setting {k!r}", v) for k, v in settings.items()},
+        "code": _code(told.modules),
         "format": FORMAT,
     }
 
 
-def _full_name(item: Any) -> str:
-    return f"{item.__module__}.{item.__qualname__}"
+class _Told:
+    """What the key says of values.
 
+    Each is told as JSON that differs if the value does: as it is, or as an object that
+    says of which kind it is. ``where`` says for the reader which value it is.
 
-def _check_visible(item: Any) -> None:
-    """Refuse a function, or a class with one, that has variables of its own.
-
-    Raises:
-        TypeError: a lambda, or what refers to variables of a function around it.
+    Attributes:
+        modules: where functions and classes are from that were told of, whether of this
+            package or not.
     """
-    parts = [item]
-    if inspect.isclass(item):
-        parts = list(vars(item).values()) if "<locals>" in item.__qualname__ else []
-    hidden: set[str] = set()
-    for part in filter(inspect.isfunction, parts):
-        hidden |= set(part.__code__.co_freevars) - {"__class__"}
-    if hidden or item.__name__ == "<lambda>":
-        raise TypeError(
-            "expected classes and functions that stand in a module or a cell, for the "
-            f"key of the cache, got {_full_name(item)}"
-            + (f", which hides {', '.join(sorted(hidden))}" if hidden else "")
+
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+
+    def of(self, where: str, value: Any) -> Any:
+        """A value as JSON.
+
+        Raises:
+            TypeError: a value that no key can hold.
+        """
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, np.bool_ | np.integer | np.float16 | np.float32):
+            return value.item()  # float64 is a float
+        if isinstance(value, complex | torch.dtype | torch.device):
+            return {type(value).__name__: str(value)}
+        if isinstance(value, Tensor | np.ndarray):
+            return self._of_array(where, value)
+        if callable(value) and hasattr(value, "__qualname__"):
+            return {"code": self.of_code(where, value)}
+        if isinstance(value, partial):
+            return self.of_code(where, value)
+        if isinstance(fingerprint := getattr(value, "fingerprint", None), str):
+            return {"class": self._of_class(value), "fingerprint": fingerprint}
+        if isinstance(value, nn.Module):
+            return self._of_network(where, value)
+        if (names := _field_names(value)) is not None:
+            return self._of_record(where, value, names)
+        if isinstance(value, list | tuple):
+            return [self.of(f"{where}[{i}]", item) for i, item in enumerate(value)]
+        if isinstance(value, Mapping):
+            told = [
+                (self.of(f"a key of {where}", k), self.of(f"{where}[{k!r}]", v))
+                for k, v in value.items()
+            ]
+            return {"dict": told}
+        raise _refusal(where, value)
+
+    def of_code(self, where: str, item: Any) -> Any:
+        """The name of a function or class; of a partial one the arguments, too.
+
+        Raises:
+            TypeError: it is not of a module of this package, or not at its top.
+        """
+        if isinstance(item, partial):
+            given = {str(i): value for i, value in enumerate(item.args)} | item.keywords
+            return {
+                "partial": self.of_code(where, item.func),
+                "arguments": {
+                    k: self.of(f"argument {k!r} of {where}", v)
+                    for k, v in given.items()
+                },
+            }
+        module = getattr(item, "__module__", None)
+        name = getattr(item, "__qualname__", "")
+        found = getattr(sys.modules.get(module), name, None) if module else None
+        if module not in SOURCES or found is not item:
+            got = f"{module}.{name}" if name else repr(item)
+            raise TypeError(
+                f"{where} must be a function or class that stands at the top of a "
+                f"module of course_utils, for the key is made of its source, got {got}:"
+                " put it into such a module, or train without the cache"
+            )
+        self.modules.add(module)
+        return f"{module}.{name}"
+
+    def _of_class(self, value: Any) -> str:
+        """The name of an object's class."""
+        kind = type(value)
+        self.modules |= {base.__module__ for base in kind.__mro__}
+        return f"{kind.__module__}.{kind.__qualname__}"
+
+    def _of_record(self, where: str, value: Any, names: Iterable[str]) -> Any:
+        """Class and fields.
+
+        Raises:
+            TypeError: a class of another place than this package.
+        """
+        self.of_code(f"the class of {where}", type(value))
+        told = {
+            name: self.of(f"{where}.{name}", getattr(value, name)) for name in names
+        }
+        return {"class": self._of_class(value), "fields": told}
+
+    def _of_array(self, where: str, value: Tensor | np.ndarray) -> dict[str, str]:
+        """Dtype, shape and content."""
+        if isinstance(value, np.ndarray):
+            if value.dtype.hasobject:
+                raise _refusal(where, value, "with objects in it")
+            said, content = f"{value.dtype} {value.shape}", value.tobytes()
+            return {"array": f"{said} {sha256(content).hexdigest()}"}
+        if value.layout != torch.strided or not has_values(value):
+            raise _refusal(where, value, "that is sparse or has no values")
+        return {"tensor": f"{_shape(value)} {sha256(_content(value)).hexdigest()}"}
+
+    def _of_network(self, where: str, network: nn.Module) -> dict[str, Any]:
+        """Each part's class and what can be told of its attributes; the weights.
+
+        The mode, of training or evaluation, does not count.
+
+        Raises:
+            TypeError: a class of a notebook, whose source is not in the key.
+        """
+        parts = {}
+        for name, part in network.named_modules():
+            if type(part).__module__ == "__main__":
+                self.of_code(f"the class of {where}", type(part))
+            told = {}
+            for attribute, value in vars(part).items():
+                if not attribute.startswith("_") and attribute != "training":
+                    with suppress(TypeError):
+                        told[attribute] = self.of(where, value)
+            parts[name] = {"class": self._of_class(part), "attributes": told}
+        weights = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        return {"parts": parts, "weights": _digest(weights, {})}
+
+
+def _field_names(value: Any) -> Iterable[str] | None:
+    """The names of the fields of a dataclass or a named tuple; None of other values."""
+    if is_dataclass(value):
+        return [field.name for field in fields(value)]
+    return getattr(value, "_fields", None) if isinstance(value, tuple) else None
+
+
+def _refusal(where: str, value: Any, which: str = "") -> TypeError:
+    """Why there can be no key."""
+    got = f"{type(value).__name__} {which}".strip()
+    if isinstance(value, torch.Generator | np.random.Generator):
+        return TypeError(
+            f"{where} must be the same whenever the key is made, got a {got}, whose "
+            "state changes while it is used: give a seed instead"
         )
-
-
-def _plain(where: str, value: Any) -> Any:
-    """A value as JSON; a data set as its fingerprint.
-
-    Raises:
-        TypeError: a value that JSON does not know.
-    """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(f"{where} {i}", item) for i, item in enumerate(value)]
-    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
-        return {name: _plain(f"{where} {name!r}", x) for name, x in value.items()}
-    if isinstance(fingerprint := getattr(value, "fingerprint", None), str):
-        return {"fingerprint": fingerprint}
-    raise TypeError(
-        f"{where} must be a number, text, None, a list or dict of these, or have a "
-        f"text fingerprint, got {type(value).__name__}"
+    return TypeError(
+        f"{where} must be None, a number, text, a tensor, an array, a network, have a "
+        "text fingerprint, be a dataclass, function or class of course_utils, a dtype "
+        f"or device of torch, or a list, tuple or dict of these, got {got}"
     )
 
 
-class _Module(NamedTuple):
-    """The source of a module."""
-
-    text: str
-    package: str  # relative imports start here
-
-
-def _sources(folder: Path) -> dict[str, _Module]:
-    """Name → module, for all modules of the package in a folder."""
+def _sources(folder: Path) -> dict[str, str]:
+    """Name → source, for all modules of the package in a folder."""
     found = {}
     for path in folder.rglob("*.py"):
         name = ".".join(path.relative_to(folder.parent).with_suffix("").parts)
-        package = name.rpartition(".")[0]
-        if path.stem == "__init__":
-            name = package
-        found[name] = _Module(path.read_text(encoding="utf-8"), package)
+        found[name] = path.read_text(encoding="utf-8")
     return found
 
 
 SOURCES = _sources(Path(__file__).parent)  # now: later changes are not what runs
 
 
-def _code(*items: Any) -> dict[str, str]:
-    """Name → digest of all the code that classes or functions hang on.
+def _code(modules: Iterable[str]) -> dict[str, str]:
+    """Name → digest of these modules and all that they import; of this package alone.
 
-    That is each module of this package that they are in or refer to, and what it
-    imports. Of a notebook's cell, or a module elsewhere, it is what they refer to.
-
-    Raises:
-        TypeError: what they refer to cannot be seen.
+    The cache itself is left out: it changes no outcome.
     """
     found: dict[str, str] = {}
-    modules: list[str] = []
-    todo = list(items)
+    todo = list(modules)
     while todo:
-        item = todo.pop()
-        _check_visible(item)
-        if item.__module__ in SOURCES:
-            modules.append(item.__module__)
-        elif (name := _full_name(item)) not in found:
-            tree = _tree(item)
-            scope = vars(sys.modules[item.__module__])
-            for used in _globals(tree) & scope.keys():
-                value = scope[used]
-                if inspect.ismodule(value):
-                    modules.append(value.__name__)
-                elif inspect.isclass(value) or inspect.isfunction(value):
-                    if value.__module__ in {item.__module__, *SOURCES}:
-                        todo.append(value)
-                elif not _is_fixed(value):
-                    known = _plain(f"{used}, to which {name} refers,", value)
-                    found[f"{item.__module__}.{used}"] = json.dumps(known)
-            found[name] = _tree_digest(tree)
-    while modules:
-        name = modules.pop()
+        name = todo.pop()
         if name in SOURCES and name not in found and name != __name__:
-            found[name], imports = _parsed(SOURCES[name])
-            modules += [name.rpartition(".")[0], *imports]
+            found[name], imported = _parsed(name, SOURCES[name])
+            todo += imported
     return found
 
 
-def _is_fixed(value: Any) -> bool:
-    """Whether a global is a part of Python or a library, such as ``math.sin``."""
-    return inspect.isbuiltin(value) or type(value).__module__ == "typing"
-
-
 @cache
-def _parsed(module: _Module) -> tuple[str, list[str]]:
+def _parsed(name: str, source: str) -> tuple[str, list[str]]:
     """A module's digest, and what it may import."""
-    tree = ast.parse(module.text)
-    return _tree_digest(tree), list(_imports(tree, module.package))
+    tree = ast.parse(source)
+    return _tree_digest(tree), list(_imports(tree, package=name.rpartition(".")[0]))
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """Full names of what is imported, among them all that may be modules."""
+    """Full names of what import statements name, among them all that may be modules."""
     for node in ast.walk(tree):
+        named = []
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            named = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = resolve_name("." * node.level + (node.module or ""), package)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _tree(item: Any) -> ast.Module:
-    """The source of a class or function.
-
-    Raises:
-        TypeError: it has none.
-    """
-    try:
-        return ast.parse(textwrap.dedent(inspect.getsource(item)))
-    except (OSError, TypeError) as error:  # as Python does for classes of a notebook
-        methods = filter(inspect.isfunction, vars(item).values())
-        for file in {method.__code__.co_filename for method in methods}:
-            cell = ast.parse("".join(linecache.getlines(file)))
-            for node in reversed(cell.body):
-                if isinstance(node, ast.ClassDef) and node.name == item.__qualname__:
-                    return ast.Module([node], [])
-        raise TypeError(
-            f"{_full_name(item)} must have Python source, for the key: {error}"
-        ) from None
+            named = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        for name in named:
+            yield from (name, f"{name}.__init__")
 
 
 def _tree_digest(tree: ast.AST) -> str:
@@ -494,17 +549,3 @@ def _is_text(node: ast.AST) -> bool:
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
-
-
-def _globals(tree: ast.Module) -> set[str]:
-    """Names that code looks up outside itself when it runs, annotations aside."""
-    flag = annotations.compiler_flag  # they are never evaluated
-    todo: list[Any] = [compile(tree, "", "exec", flags=flag, dont_inherit=True)]
-    found = set()
-    while todo:
-        code = todo.pop()
-        todo += [c for c in code.co_consts if isinstance(c, CodeType)]
-        for step in dis.get_instructions(code):
-            if step.opname in {"LOAD_GLOBAL", "LOAD_NAME"}:
-                found.add(step.argval)
-    return {name for name in found if not name.startswith("__")}

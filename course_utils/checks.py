@@ -1,78 +1,140 @@
-"""Checks of what comes in: each says what was expected and what came."""
+"""Checks of what comes in: each says what was expected and what came.
+
+A tensor without values (on torch's ``meta`` device, or a fake one) stands for one on
+another machine: its type, shape, dtype and device are checked, its values are not.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 
-def check_points(
-    x: Tensor, *, dim: int = 2, dtype: torch.dtype | None = None
+def has_values(x: Tensor) -> bool:
+    """Whether a tensor holds numbers that can be looked at."""
+    return not (x.is_meta or isinstance(x, FakeTensor))
+
+
+# --- samples --------------------------------------------------------------------------
+
+
+def check_samples(
+    x: Tensor,
+    *,
+    shape: Sequence[int],
+    like: Tensor | None = None,
+    name: str = "samples",
 ) -> Tensor:
-    """Return ``x`` if it is a batch of finite points.
+    """Return ``x`` if it is a batch of finite samples of one shape.
 
     Args:
-        x: points of shape (B, dim), B ≥ 1.
-        dim: the number of coordinates.
-        dtype: the dtype expected; None allows any floating dtype.
+        x: samples (B, *shape), B ≥ 1.
+        shape: of one sample: (2,) for points on the plane, (3, 8, 8) for images.
+        like: a weight of the model that they are for, whose dtype and device they must
+            have; None allows any floating dtype and any device.
+        name: what the samples are called in the message.
 
     Raises:
-        TypeError: not a tensor, or the wrong dtype.
-        ValueError: wrong shape, an empty batch, NaN or infinite coordinates.
+        TypeError: not a tensor of floating dtype, or not of the model's dtype.
+        ValueError: wrong shape or device, an empty batch, NaN or infinity.
     """
+    expected = f"(B, {', '.join(map(str, shape))})"
     if not isinstance(x, Tensor):
         got = type(x).__name__
-        raise TypeError(f"points must be a torch.Tensor of shape (B, {dim}), got {got}")
-    if x.ndim != 2 or x.shape[1] != dim:
-        raise ValueError(f"points must have shape (B, {dim}), got {tuple(x.shape)}")
+        raise TypeError(f"{name} must be a torch.Tensor of shape {expected}, got {got}")
+    if tuple(x.shape[1:]) != tuple(shape) or x.ndim != len(shape) + 1:
+        raise ValueError(f"{name} must have shape {expected}, got {tuple(x.shape)}")
     if x.shape[0] == 0:
         raise ValueError(
-            f"points must hold at least one row, got an empty batch {tuple(x.shape)}"
+            f"{name} must hold at least one row, got an empty batch {tuple(x.shape)}"
         )
-    if dtype is None and not x.is_floating_point():
-        raise TypeError(f"points must have a floating dtype, got {x.dtype}")
-    if dtype is not None and x.dtype != dtype:
-        raise TypeError(f"points must have dtype {dtype} like the model, got {x.dtype}")
-    finite = x.isfinite().all(dim=1)
-    if not finite.all():
-        bad = int((~finite).sum())
-        first = int((~finite).nonzero()[0])
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must have a floating dtype, got {x.dtype}")
+    if like is not None and x.dtype != like.dtype:
+        raise TypeError(
+            f"{name} must have dtype {like.dtype} like the model, got {x.dtype}"
+        )
+    if like is not None and x.device != like.device:
         raise ValueError(
-            f"points must be finite, got {bad} of {len(x)} rows with NaN or infinity, "
-            f"the first at row {first}"
+            f"{name} must be on {like.device} like the model, got {x.device}"
         )
-    return x
+    return check_finite(name, x)
 
 
-def check_images(x: Tensor, *, shape: tuple[int, ...] = (1, 28, 28)) -> Tensor:
-    """Return ``x`` if it is a batch of finite images of one shape.
+def check_points(x: Tensor, *, dim: int = 2) -> Tensor:
+    """Return ``x`` if it is a batch of finite points (B, dim) of floating dtype.
+
+    Raises:
+        TypeError, ValueError: as for :func:`check_samples`.
+    """
+    return check_samples(x, shape=(dim,), name="points")
+
+
+def check_images(
+    x: Tensor, *, shape: Sequence[int], like: Tensor | None = None
+) -> Tensor:
+    """Return ``x`` if it is a batch of finite images (B, C, H, W) of one shape.
+
+    Raises:
+        TypeError, ValueError: as for :func:`check_samples`.
+    """
+    return check_samples(x, shape=shape, like=like, name="images")
+
+
+def check_finite(name: str, x: Tensor) -> Tensor:
+    """Return ``x`` (B, …) if no value is NaN or infinite.
+
+    Raises:
+        ValueError: otherwise, naming the first row.
+    """
+    # a sum is cheap, and finite only if all that is summed is
+    if not has_values(x) or x.sum().isfinite() or x.isfinite().all():
+        return x
+    finite = x.flatten(1).isfinite().all(dim=1)
+    first = int((~finite).nonzero()[0])
+    raise ValueError(
+        f"{name} must be finite, got {int((~finite).sum())} of {len(x)} rows with NaN"
+        f" or infinity, the first at row {first}"
+    )
+
+
+def check_times(t: Tensor, *, batch: int, first: float, last: float) -> Tensor:
+    """Return ``t`` if it is one time for each sample.
 
     Args:
-        x: images of shape (B, …), B ≥ 1.
-        shape: channels, height, width.
+        t: times (B,) of floating dtype.
+        batch: B.
+        first, last: what t may be, with room for rounding.
 
     Raises:
         TypeError: not a tensor of floating dtype.
-        ValueError: wrong shape, an empty batch, NaN or infinite pixels.
+        ValueError: wrong shape, a time outside [first, last], NaN.
     """
-    expected = ", ".join(map(str, shape))
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"images must be a floating tensor (B, {expected}), got {got}")
-    if x.ndim != len(shape) + 1 or x.shape[1:] != shape or len(x) == 0:
+    if not isinstance(t, Tensor) or not t.is_floating_point():
+        got = t.dtype if isinstance(t, Tensor) else type(t).__name__
+        raise TypeError(f"t must be a floating tensor of shape ({batch},), got {got}")
+    if t.shape != (batch,):
         raise ValueError(
-            f"images must have shape (B, {expected}) with B ≥ 1, got {tuple(x.shape)}"
+            f"t must have shape ({batch},), a time for each sample,"
+            f" got {tuple(t.shape)}"
         )
-    # a sum is cheap, and finite only if all that is summed is
-    if not x.sum().isfinite() and not x.isfinite().all():
-        raise ValueError("images must be finite, got NaN or infinite pixels")
-    return x
+    if has_values(t):
+        slack = max(1e-6, torch.finfo(t.dtype).eps) * (last - first)
+        if not ((t >= first - slack) & (t <= last + slack)).all():
+            raise ValueError(
+                f"t must lie in [{first:g}, {last:g}], got"
+                f" {float(t.min()):g} … {float(t.max()):g}"
+            )
+    return t
 
 
 def check_labels(label: Tensor, *, classes: int, batch: int) -> Tensor:
-    """Return ``label`` if it is an index in 0 … classes−1 for each of the points.
+    """Return ``label`` if it is an index in 0 … classes−1 for each of the samples.
 
     Raises:
         TypeError: not a tensor of integers.
@@ -83,46 +145,74 @@ def check_labels(label: Tensor, *, classes: int, batch: int) -> Tensor:
         raise TypeError(f"labels must be a torch.int64 tensor, got {got}")
     if label.shape != (batch,):
         raise ValueError(f"labels must have shape ({batch},), got {tuple(label.shape)}")
-    if label.numel() and (label.min() < 0 or label.max() >= classes):
-        raise ValueError(
-            f"labels must lie in 0 … {classes - 1},"
-            f" got {int(label.min())} … {int(label.max())}"
-        )
+    if label.numel() and has_values(label):
+        low, high = int(label.min()), int(label.max())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"labels must lie in 0 … {classes - 1}, got {low} … {high}"
+            )
     return label
 
 
-def check_condition(label: Tensor | None, *, classes: int, batch: int) -> None:
-    """Refuse labels that a model has no use for, and the lack of those it needs.
+def split_batch(batch: Any) -> tuple[Tensor, Any]:
+    """Samples and their condition, or None, from a batch of any usual form.
 
     Args:
-        label: class indices of shape (batch,), or None.
-        classes: how many classes the model knows; 0 for none.
-        batch: the number of points they belong to.
+        batch: the samples (B, …); or a tuple or list of them alone, or of them and
+            their condition, as a ``DataLoader`` makes.
 
     Raises:
-        TypeError, ValueError: labels missing, unexpected, or not as
-            :func:`check_labels` wants them.
+        TypeError: a batch of another form.
     """
-    if classes and label is None:
-        raise ValueError(f"this model has {classes} classes: expected labels, got None")
-    if label is not None:
-        if not classes:
-            raise ValueError("this model has no classes: expected no labels")
-        check_labels(label, classes=classes, batch=batch)
+    if isinstance(batch, Tensor):
+        return batch, None
+    if isinstance(batch, tuple | list) and len(batch) in (1, 2):
+        return batch[0], (batch[1] if len(batch) == 2 else None)
+    got = type(batch).__name__
+    if isinstance(batch, tuple | list):
+        got += f" of {len(batch)} parts"
+    raise TypeError(f"a batch must be samples, or (samples, condition), got a {got}")
+
+
+# --- settings -------------------------------------------------------------------------
 
 
 def check_count(name: str, value: int, *, least: int = 1) -> int:
-    """Return ``value`` if it is a whole number ≥ ``least``.
+    """Return ``value`` as an int if it is a whole number ≥ ``least``.
+
+    Whole numbers of numpy and torch are taken, booleans are not.
 
     Raises:
         TypeError: not a whole number.
         ValueError: too small.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    boolean = isinstance(value, bool) or getattr(value, "dtype", None) in _BOOLEANS
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        boolean = True
+    if boolean:
         raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return value
+    if whole < least:
+        raise ValueError(f"{name} must be at least {least}, got {whole}")
+    return whole
+
+
+_BOOLEANS = (torch.bool, "bool")  # as torch and numpy name it
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of one sample as a tuple, if it is one.
+
+    Raises:
+        TypeError: not a row of whole numbers.
+        ValueError: no axis, or one of size below 1.
+    """
+    if isinstance(shape, str) or not isinstance(shape, Sequence):
+        raise TypeError(f"shape must be like (2,) or (3, 8, 8), got {shape!r}")
+    if not shape:
+        raise ValueError("shape must have at least one axis, got ()")
+    return tuple(check_count("a size in shape", size) for size in shape)
 
 
 def check_positive(name: str, value: float) -> float:

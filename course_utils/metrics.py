@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from course_utils.checks import check_count, check_points
-from course_utils.data import PlaneData
+from course_utils.data.plane import PlaneData
 
 
 class Estimate(NamedTuple):

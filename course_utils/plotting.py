@@ -30,6 +30,7 @@ LAYER_TIME = LinearSegmentedColormap.from_list(
     "layer time", ["#FFFFFF", "#8CC5E8", "#08306B"]
 )
 WIDTH = 6.0  # inches; a phone shows it at 0.6 of its size
+GAP = 2  # pixels between the images of a sheet
 
 
 def use_style() -> None:
@@ -123,32 +124,63 @@ def square_outline(axis: Axes, classes: bool = False) -> None:
         )
 
 
-def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
-    """Images (N, 1, H, W) side by side on white, ``columns`` in a row: one (H', W')."""
-    check_count("columns", columns)
-    n, _, height, width = images.shape
-    rows = -(-n // columns)
-    sheet = images.new_zeros(rows * (height + gap) - gap, columns * (width + gap) - gap)
-    for i, image in enumerate(images[:, 0]):
-        top, left = i // columns * (height + gap), i % columns * (width + gap)
-        sheet[top : top + height, left : left + width] = image
-    return sheet
+def tile(images: Tensor, columns: int, gap: int = GAP) -> Tensor:
+    """Images side by side on white paper, ``columns`` in a row.
+
+    Args:
+        images: (N, 1, H, W), as ink from 0 (none) to 1; or (N, 3, H, W), as red, green
+            and blue light.
+        columns: images in a row.
+        gap: pixels between neighbours.
+
+    Returns:
+        One sheet (H', W') of ink, or (H', W', 3) of light, on which paper is 0 or 1.
+
+    Raises:
+        TypeError: not a tensor of floating dtype.
+        ValueError: images of another shape, no image, no column, or a gap below 0.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images must be a floating tensor, got {got}")
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.numel():
+        raise ValueError(
+            "images must have shape (N, 1, H, W) or (N, 3, H, W) with N, H, W ≥ 1, "
+            f"got {tuple(images.shape)}"
+        )
+    n, channels, height, width = images.shape
+    down = height + check_count("gap", gap, least=0)
+    across = width + gap
+    rows = -(-n // check_count("columns", columns))
+    paper = 0.0 if channels == 1 else 1.0
+    sheet = images.new_full(
+        (rows * down - gap, columns * across - gap, channels), paper
+    )
+    for i, image in enumerate(images):
+        top, left = i // columns * down, i % columns * across
+        sheet[top : top + height, left : left + width] = image.permute(1, 2, 0)
+    return sheet[..., 0] if channels == 1 else sheet
 
 
 def show_images(
     axis: Axes, images: Tensor, columns: int, names: Sequence[str] = ()
 ) -> None:
-    """Images (N, 1, H, W) in [0, 1] as dark ink on white paper; values beyond are cut.
+    """Images in [0, 1] on white paper; values beyond are cut.
 
     Args:
         axis: where to draw.
-        images: row by row.
+        images: row by row, grey ones (N, 1, H, W) as dark ink, or coloured ones
+            (N, 3, H, W).
         columns: images in a row.
         names: one for each row, written on the left.
+
+    Raises:
+        TypeError, ValueError: as for :func:`tile`.
     """
-    axis.imshow(to_numpy(tile(images, columns)), cmap="Greys", vmin=0, vmax=1)
-    step = images.shape[2] + 2
-    axis.set(xticks=[], yticks=[step * i + step / 2 - 1 for i in range(len(names))])
+    sheet = to_numpy(tile(images, columns)).clip(0, 1)
+    axis.imshow(sheet, cmap="Greys", vmin=0, vmax=1)  # colours need no map
+    step = images.shape[2] + GAP
+    axis.set(xticks=[], yticks=[step * i + (step - GAP) / 2 for i in range(len(names))])
     axis.set_yticklabels(names)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)

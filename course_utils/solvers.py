@@ -112,16 +112,48 @@ def even_times(start: float, end: float, steps: int) -> list[float]:
 def value_and_divergence(
     f: Callable[[Tensor], Tensor], y: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """f(y) (B, D) and div f = Σ_i ∂f_i/∂y_i (B,), exact: a backward pass each."""
+    """f(y) (B, …) and div f = Σ_i ∂f_i/∂y_i (B,), exact: a backward pass each.
+
+    The sum runs over all D values of a sample; each costs a backward pass.
+    """
     with torch.enable_grad():
-        y = y.detach().requires_grad_()
-        value = f(y)
-        div = y.new_zeros(len(y))
-        for i in range(y.shape[1]):
-            last = i == y.shape[1] - 1
-            (slope,) = torch.autograd.grad(value[:, i].sum(), y, retain_graph=not last)
+        flat = y.detach().flatten(1).requires_grad_()  # (B, D)
+        value = f(flat.view_as(y))
+        rows = value.flatten(1)
+        div = flat.new_zeros(len(y))
+        last = flat.shape[1] - 1
+        for i in range(last + 1):
+            (slope,) = torch.autograd.grad(
+                rows[:, i].sum(), flat, retain_graph=i < last, materialize_grads=True
+            )
             div = div + slope[:, i]
     return value.detach(), div
+
+
+def end_and_divergence(
+    f: Callable[[Tensor, float], tuple[Tensor, Tensor]],
+    y: Tensor,
+    times: Sequence[float],
+    solver: Solver,
+) -> tuple[Tensor, Tensor]:
+    """y at the last time (B, …), and the integral of div f along the way (B,).
+
+    The solver carries both together: the divergence is one more value of the state.
+
+    Args:
+        f: (y, t) → the field and its divergence.
+        y: where the way begins, (B, …).
+        times: from the first to the last.
+        solver: one step.
+    """
+
+    def both(state: Tensor, t: float) -> Tensor:
+        value, div = f(state[:, :-1].view_as(y), t)
+        return torch.cat([value.flatten(1), div[:, None]], dim=1)
+
+    state = torch.cat([y.flatten(1), y.new_zeros(len(y), 1)], dim=1)  # (B, D + 1)
+    state = solver.end(both, state, times)
+    return state[:, :-1].view_as(y), state[:, -1]
 
 
 def _walk(

@@ -1,42 +1,53 @@
 """The one training loop of the book.
 
-Every model here trains with AdamW, or with the optimizers it asks for, a short warm-up
-and a cosine that brings the learning rate to zero. Lightning Fabric carries the model,
-the optimizers and the backward pass, so another device or several of them are a matter
-of the ``Fabric`` that is passed in.
+At each step a batch comes, and every *turn* is played on it: a loss, and the optimizers
+of what it moves. Most models need one turn. A latent that is learnt beside its decoder,
+or a generator against a discriminator, takes one for each.
+
+The learning rate of every optimizer rises for some steps and falls to zero along a
+cosine. Lightning Fabric carries the model, the optimizers and the backward pass, so
+another device or several of them are a matter of the ``Fabric`` that is passed in.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from math import cos, isfinite, pi
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import trange
 
 from course_utils.checks import check_count, check_positive
-from course_utils.data import Images, PlaneData
 from course_utils.progress import bars_are_off
 
 M = TypeVar("M", bound=nn.Module)
 B = TypeVar("B")  # a batch: a tensor, or a tuple of tensors
 Loss = Callable[[M, B], Tensor]  # (model, batch) → the loss of every sample, (B,)
-# name → one value per held-out sample, (N,)
-Validation = Callable[[], Mapping[str, Tensor]]
-# model → its optimizers, each with its own parameters and learning rate
-Optimizers = Callable[[M], Sequence[Optimizer]]
+# model → name → one value per held-out sample, (N,)
+Measure = Callable[[M], Mapping[str, Tensor]]
+
+MEASURE_SEED = 0  # of torch's random numbers in every measurement
 
 
-class TrainingDivergedError(RuntimeError):
-    """Training was stopped because the model got far worse than it was at the start."""
+# --- what training says ---------------------------------------------------------------
 
 
 @dataclass
@@ -44,21 +55,91 @@ class History:
     """What happened in training, kept also when it was interrupted.
 
     Attributes:
-        loss: mean loss of every step's batch.
-        step: the steps after which the model was validated.
-        validation: name → mean over the held-out samples at each of those steps.
-        seconds: CPU-seconds spent, validation included.
+        losses: turn → mean loss of every step's batch; a turn that repeats says its
+            last.
+        step: the steps after which the model was measured.
+        measured: name → mean over the held-out samples at each of those steps.
+        seconds: CPU-seconds spent, measurements included.
         interrupted: whether the user stopped it.
         snapshots: number of epochs → the weights after them, of those asked for.
     """
 
-    loss: list[float] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
     step: list[int] = field(default_factory=list)
-    validation: dict[str, list[float]] = field(default_factory=dict)
+    measured: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
     snapshots: dict[int, dict[str, Tensor]] = field(
         default_factory=dict, repr=False, compare=False
+    )
+
+    @property
+    def loss(self) -> list[float]:
+        """The losses of the only turn, or of the last."""
+        return list(self.losses.values())[-1] if self.losses else []
+
+
+class TrainingError(RuntimeError):
+    """Training could not go on.
+
+    Attributes:
+        history: what happened until then. The model is as the last step left it.
+    """
+
+    history: History
+
+
+class TrainingDivergedError(TrainingError):
+    """The loss is not finite, or the model got far worse than it was at the start."""
+
+
+class BatchesEndedError(TrainingError):
+    """There were fewer batches than steps."""
+
+
+# --- turns ----------------------------------------------------------------------------
+
+
+@dataclass
+class Turn(Generic[M, B]):
+    """A loss, and the optimizers of what it moves; everything else stays as it is.
+
+    Attributes:
+        loss: the loss of every sample of a batch, shape (B,).
+        optimizers: the learning rate of each is its peak. Turns may share one.
+        repeats: how often the turn is played on each batch.
+        clip: shorten gradients that are longer than this; None leaves them alone.
+        name: of its losses in the history.
+    """
+
+    loss: Loss[M, B]
+    optimizers: Sequence[Optimizer]
+    repeats: int = 1
+    clip: float | None = None
+    name: str = "loss"
+    # the parameters that get gradients; None for all there are
+    moved: list[nn.Parameter] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_count("repeats", self.repeats, least=0)
+        if not self.optimizers:
+            raise ValueError("a turn must have an optimizer of what it moves, got none")
+        if self.clip is not None:
+            check_positive("clip", self.clip)
+            kinds = [type(optimizer).__name__ for optimizer in self.optimizers]
+            if len(kinds) > 1 or "SparseAdam" in kinds:
+                raise ValueError(
+                    "clip needs one optimizer, with dense gradients: the length is that"
+                    f" of all gradients together, got {', '.join(kinds)}"
+                )
+
+
+def adamw(
+    parameters: Iterable[nn.Parameter], lr: float = 1e-2, weight_decay: float = 0.01
+) -> AdamW:
+    """The optimizer of most models here: AdamW that forgets old gradients quickly."""
+    return AdamW(
+        parameters, lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
 
 
@@ -67,150 +148,287 @@ def warmup_cosine(steps: int, warmup: int = 50) -> Callable[[int], float]:
     return lambda step: min(1.0, (step + 1) / warmup) * (1 + cos(pi * step / steps)) / 2
 
 
+# --- the loop -------------------------------------------------------------------------
+
+
 def train(
     model: M,
-    loss: Loss[M, B],
-    batches: Iterator[B],
+    turns: Loss[M, B] | Sequence[Turn[M, B]],
+    batches: Iterable[B],
     steps: int,
     *,
     lr: float = 1e-2,
     weight_decay: float = 0.01,
-    optimizers: Optimizers[M] | None = None,
-    warmup: int = 50,
     clip: float | None = None,
-    validate: Validation | None = None,
-    epoch: int = 200,
+    warmup: int = 50,
+    ema: float | None = None,
+    measure: Measure[M] | None = None,
+    steps_per_epoch: int = 200,
     keep: Collection[int] = (),
     fabric: Fabric | None = None,
 ) -> History:
     """Minimise the mean loss over the batches; return the history.
 
     Stop it at any time (Ctrl-C, or Jupyter's stop button): the model keeps what it has
-    learnt and the history so far is returned. The model is in train mode in the steps,
-    in eval mode while it is validated and in the end, whatever happens.
+    learnt and the history so far is returned. An error carries the history so far too.
+    The model is in train mode in the steps, in eval mode while it is measured and in
+    the end, whatever happens. Measuring has random numbers of its own: it changes
+    nothing in the training.
 
     Args:
         model: trained in place.
-        loss: the loss of every sample of a batch, shape (B,).
-        batches: gives a batch at each ``next``.
+        turns: the loss of every sample of a batch, (B,), which moves all of the model
+            by AdamW; or turns, each with its loss and optimizers.
+        batches: gives a batch at each ``next``; a ``DataLoader``, or another collection
+            of batches, starts again when it ends. Lists become tuples.
         steps: how many steps to take.
-        lr, weight_decay: AdamW's peak learning rate and weight decay.
-        optimizers: makes other optimizers in place of AdamW; the learning rate of each
-            is its peak.
+        lr, weight_decay, clip: AdamW's peak learning rate and weight decay, and the
+            length to which gradients are shortened, for a loss without turns.
         warmup: steps until the learning rate reaches its peak.
-        clip: shorten gradients that are longer than this; None leaves them alone.
-        validate: held-out quantities, one value per sample; the first is watched
-            for divergence.
-        epoch: validate at the start and after each ``epoch`` steps.
+        ema: β of an average of the weights over time, θ̄ ← β·θ̄ + (1−β)·θ, which is what
+            is measured, kept, and left in the model in the end.
+        measure: held-out quantities of the model it is given, one value per sample; the
+            first is watched for divergence.
+        steps_per_epoch: measure at the start and after each epoch of so many steps.
         keep: after how many epochs the history keeps the weights; 0 is the start.
         fabric: where to train; the default is one CPU.
 
     Raises:
-        ValueError: settings out of range or at odds with each other.
+        TypeError, ValueError: settings out of range or at odds with each other; a loss
+            that is not one value for each sample.
         TrainingDivergedError: the loss is not finite, or its tail blew up.
+        BatchesEndedError: an iterator with fewer batches than steps.
     """
-    _check_settings(steps, epoch, warmup, keep, lr, weight_decay, clip)
-    parts: Sequence[Optimizer]
-    if optimizers is None:
-        parts = [_adamw(model, lr, weight_decay)]
-    else:
-        parts = _check_optimizers(model, optimizers(model), lr, weight_decay, clip)
-    schedules = [LambdaLR(part, warmup_cosine(steps, warmup)) for part in parts]
-    fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    objective, *parts = fabric.setup(_Objective(model, loss), *parts)
-    history, start = History(), time.process_time()
-    look = _Observer(model, objective, history, validate, epoch, keep)
-    objective.train()
-    try:
-        for step in trange(steps, desc="training", leave=False, disable=bars_are_off()):
-            look(step)
-            batch_loss = objective(fabric.to_device(next(batches))).mean()
-            for optimizer in parts:
-                optimizer.zero_grad()
-            fabric.backward(batch_loss)
-            for optimizer, schedule in zip(parts, schedules, strict=True):
-                if clip is not None:
-                    fabric.clip_gradients(objective, optimizer, max_norm=clip)
-                optimizer.step()
-                schedule.step()
-            history.loss.append(_finite(batch_loss, step))
-        look(steps, last=True)
-    except KeyboardInterrupt:
-        history.interrupted = True
-    finally:
-        objective.eval()
-    history.seconds = time.process_time() - start
+    if callable(turns):
+        moved = [p for p in model.parameters() if p.requires_grad]
+        _check_rates(lr, weight_decay)
+        turns = [Turn(turns, [adamw(moved, lr, weight_decay)], clip=clip)]
+    elif (lr, weight_decay, clip) != (1e-2, 0.01, None):
+        raise ValueError(
+            "lr, weight_decay and clip are for a loss without turns: give them to the"
+            f" turns and their optimizers, got lr={lr!r},"
+            f" weight_decay={weight_decay!r}, clip={clip!r} beside them"
+        )
+    _check_turns(model, turns)
+    steps, steps_per_epoch, keep = _check_settings(
+        steps, steps_per_epoch, warmup, keep, ema
+    )
+    run = _Run(model, turns, steps, warmup, ema, measure, steps_per_epoch, keep, fabric)
+    with run.recorded() as history:
+        take_steps(run, batches)
     return history
 
 
-def fit(
+def take_steps(run: _Run, batches: Iterable[Any]) -> None:
+    """The loop: on every batch, each turn is played as often as it repeats."""
+    for batch in run.each_step(batches):  # progress, learning rates, measurements
+        for turn in run.turns:
+            for _ in range(turn.repeats):
+                loss = run.objective(turn.loss, batch)  # (B,)
+                mean = run.checked_mean(turn, loss, batch)  # finite, before it spoils
+                for optimizer in turn.optimizers:
+                    optimizer.zero_grad()
+                run.fabric.backward(mean, inputs=turn.moved)
+                run.check_gradients(turn)  # finite; shortened if asked
+                for optimizer in turn.optimizers:
+                    optimizer.step()
+
+
+class Stream(Protocol):
+    """Data without end, such as a distribution on the plane."""
+
+    def batches(
+        self, size: int, generator: torch.Generator | None = None, *, labelled: bool
+    ) -> Iterator[Any]:
+        """Fresh batches of samples, or of samples and their classes."""
+
+
+class Collected(Protocol):
+    """A finite data set, such as images."""
+
+    def steps(self, size: int) -> int:
+        """How many batches a pass over all of it has."""
+
+    def batches(
+        self, size: int, generator: torch.Generator | None = None
+    ) -> Iterator[Any]:
+        """Batches without end, pass after pass."""
+
+
+def train_fresh(
     model: Any,
-    data: PlaneData,
+    data: Stream,
     loss: Callable[[Any, Any], Tensor],
     *,
     steps: int,
     batch: int = 512,
     lr: float = 6e-3,
-    held_out: Callable[[Any], Mapping[str, Tensor]] | None = None,
-    epoch: int = 400,
     generator: torch.Generator | None = None,
+    **settings: Any,
 ) -> History:
-    """:func:`train` on fresh points of ``data``, with labels if the model has classes.
+    """:func:`train` on fresh samples of ``data``, with labels if the model has classes.
 
     Args:
         model: trained in place; ``model.classes`` is the number of its classes.
         data: where batches come from.
         loss: the loss of every sample, of the model and a batch.
-        steps, batch, lr: number of steps, points in each, peak learning rate.
-        held_out: held-out quantities of the model, measured at the start and after each
-            ``epoch`` steps.
-        generator: source of the points.
+        steps, batch, lr: number of steps, samples in each, peak learning rate.
+        generator: source of the samples.
+        settings: what else ``train`` takes.
     """
-    draw: Callable[..., Iterator[Any]]
-    draw = data.labelled_batches if model.classes else data.batches
-    return train(
-        model,
-        loss,
-        draw(batch, generator),
-        steps,
-        lr=lr,
-        validate=(lambda: held_out(model)) if held_out else None,
-        epoch=epoch,
-    )
+    batches = data.batches(batch, generator, labelled=bool(model.classes))
+    return train(model, loss, batches, steps, lr=lr, **settings)
 
 
-def fit_epochs(
+def train_epochs(
     model: M,
-    images: Images,
-    loss: Loss[M, tuple[Tensor, Tensor, Tensor]],
+    data: Collected,
+    loss: Loss[M, Any] | Sequence[Turn[M, Any]],
     *,
     epochs: int,
     batch: int,
     **settings: Any,
 ) -> History:
-    """:func:`train` for some passes over ``images``, measured before and after each.
+    """:func:`train` for some passes over ``data``, measured before and after each.
 
     Args:
         model: trained in place.
-        images: gives batches of images, labels and places.
-        loss: the loss of every sample of such a batch.
-        epochs, batch: passes over the images, images in a batch.
+        data: what is passed over.
+        loss: the loss of every sample of a batch, or turns.
+        epochs, batch: passes over the data, samples in a batch.
         settings: what else ``train`` takes.
     """
-    epoch = images.steps(batch)
-    batches = images.batches(batch)
-    return train(model, loss, batches, epochs * epoch, epoch=epoch, **settings)
+    each = data.steps(batch)
+    steps = check_count("epochs", epochs) * each
+    batches = data.batches(batch)
+    return train(model, loss, batches, steps, steps_per_epoch=each, **settings)
 
 
-class _Objective(nn.Module, Generic[B]):
-    """The loss as a module, so that every engine sees one ``forward``."""
+# --- what the loop relies on ----------------------------------------------------------
 
-    def __init__(self, model: M, loss: Loss[M, B]) -> None:
+
+class _Objective(nn.Module):
+    """The losses as a module, so that every engine sees one ``forward``."""
+
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model = model
 
-    def forward(self, batch: B) -> Tensor:
-        return self.loss(self.model, batch)
+    def forward(self, loss: Loss[Any, Any], batch: Any) -> Tensor:
+        return loss(self.model, batch)
+
+
+class _Run:
+    """One training: engine, optimizers, learning rates, history and measurements."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        turns: Sequence[Turn[Any, Any]],
+        steps: int,
+        warmup: int,
+        ema: float | None,
+        measure: Measure[Any] | None,
+        steps_per_epoch: int,
+        keep: Collection[int],
+        fabric: Fabric | None,
+    ) -> None:
+        self.steps, self.fabric = steps, fabric or Fabric(accelerator="cpu", devices=1)
+        self.history = History(losses={turn.name: [] for turn in turns})
+        optimizers = _all_optimizers(turns)
+        factor = warmup_cosine(steps, warmup)
+        self.schedules = [LambdaLR(optimizer, factor) for optimizer in optimizers]
+        self.objective, *ready = self.fabric.setup(_Objective(model), *optimizers)
+        at_work = {id(old): new for old, new in zip(optimizers, ready, strict=True)}
+        self.turns = []
+        for turn in turns:
+            mine = [at_work[id(optimizer)] for optimizer in turn.optimizers]
+            played = replace(turn, optimizers=mine)
+            everything = len(mine) == len(ready)
+            # several processes exchange the gradients of all the model
+            parallel = self.fabric.world_size > 1 and everything
+            played.moved = None if parallel else _parameters(turn)
+            self.turns.append(played)
+        self.latest = dict.fromkeys(self.history.losses, 0.0)
+        self.average = None
+        if ema is not None:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema))
+        self.look = _Observer(
+            model, self.average, self.history, measure, steps_per_epoch, keep
+        )
+
+    @contextmanager
+    def recorded(self) -> Iterator[History]:
+        """The history, finished whatever happens; Ctrl-C ends the training alone."""
+        start = time.process_time()
+        self.objective.train()
+        try:
+            yield self.history
+        except KeyboardInterrupt:
+            self.history.interrupted = True
+        except Exception as error:
+            error.history = self.history  # type: ignore[attr-defined]
+            raise
+        finally:
+            self.look.finish()
+            self.objective.eval()
+            self.history.seconds = time.process_time() - start
+
+    def each_step(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """A batch for each step; between the steps everything that is not one."""
+        source = _endless(batches)
+        bar = trange(self.steps, desc="training", leave=False, disable=bars_are_off())
+        for self.step in bar:
+            self.look(self.step)
+            try:
+                batch = next(source)
+            except StopIteration:
+                raise BatchesEndedError(
+                    f"batches ended after {self.step} of {self.steps} steps: expected"
+                    " an iterator without end, or a collection such as a DataLoader,"
+                    " which starts again"
+                ) from None
+            yield self.fabric.to_device(tuple(batch) if type(batch) is list else batch)
+            for name, value in self.latest.items():
+                self.history.losses[name].append(value)
+            for schedule in self.schedules:
+                schedule.step()
+            if self.average is not None:
+                self.average.update_parameters(self.look.model)
+        self.look(self.steps, last=True)
+
+    def checked_mean(self, turn: Turn[Any, Any], loss: Tensor, batch: Any) -> Tensor:
+        """The mean of a loss that is one finite value for each sample."""
+        size = _size(batch)
+        if loss.ndim != 1 or (size is not None and len(loss) != size):
+            raise ValueError(
+                f"the loss must have shape ({'B' if size is None else size},), a value"
+                f" for each sample, got {tuple(loss.shape)}"
+            )
+        mean = loss.mean()
+        value = mean.item()
+        if not isfinite(value):
+            raise TrainingDivergedError(
+                f"training diverged: the loss is {value} at step {self.step}. "
+                "Try a lower learning rate, or clip the gradients."
+            )
+        self.latest[turn.name] = value
+        return mean
+
+    def check_gradients(self, turn: Turn[Any, Any]) -> None:
+        """Refuse gradients that are not finite; shorten them to the turn's length."""
+        gradients = [p.grad for p in _parameters(turn) if p.grad is not None]
+        length = get_total_norm(
+            [g.coalesce().values() if g.is_sparse else g for g in gradients]
+        )
+        if not isfinite(length.item()):
+            raise TrainingDivergedError(
+                f"training diverged: the length of the gradient is {length.item()} at"
+                f" step {self.step}, though the loss is finite. Look for a root or a"
+                " logarithm at 0 in the loss, or try a lower learning rate."
+            )
+        if turn.clip is not None:
+            clip_grads_with_norm_(_parameters(turn), turn.clip, length)
 
 
 class _TailWatch:
@@ -218,8 +436,8 @@ class _TailWatch:
 
     Compares the 99 % quantile of the held-out loss with the untrained model's: it may
     grow to ``FACTOR`` times that (at least to ``FACTOR``). A run often exceeds this for
-    a moment and recovers; ``PATIENCE`` validations in a row are too many, and so is one
-    at the end of training.
+    a moment and recovers; ``PATIENCE`` measurements in a row are too many, and so is
+    one at the end of training.
     """
 
     FACTOR = 3.0
@@ -244,95 +462,140 @@ class _TailWatch:
 
 
 class _Observer:
-    """Looks at a model between two steps: keeps its weights, validates it."""
+    """Looks at a model between two steps: keeps its weights, measures it."""
 
     def __init__(
         self,
         model: nn.Module,
-        objective: nn.Module,
+        average: AveragedModel | None,
         history: History,
-        validate: Validation | None,
-        epoch: int,
+        measure: Measure[Any] | None,
+        steps_per_epoch: int,
         keep: Collection[int],
     ) -> None:
-        self.model, self.objective, self.history = model, objective, history
-        self.validate, self.epoch, self.keep = validate, epoch, keep
+        self.model, self.history = model, history
+        self.shown = model if average is None else average.module
+        self.measure, self.steps_per_epoch, self.keep = measure, steps_per_epoch, keep
         self.watch = _TailWatch()
 
     def __call__(self, step: int, *, last: bool = False) -> None:
-        epochs, rest = divmod(step, self.epoch)
+        epochs, rest = divmod(step, self.steps_per_epoch)
         if not rest and epochs in self.keep:
-            weights = self.model.state_dict()
+            weights = self.shown.state_dict()
             self.history.snapshots[epochs] = {k: v.clone() for k, v in weights.items()}
-        if self.validate and (last or not rest):
-            self._measure(self.validate, step, last)
+        if self.measure and (last or not rest):
+            self._measure(self.measure, step, last)
 
-    def _measure(self, validate: Validation, step: int, last: bool) -> None:
+    def _measure(self, measure: Measure[Any], step: int, last: bool) -> None:
         """Add the held-out quantities' means to the history; watch the first's tail."""
-        self.objective.eval()
-        with torch.no_grad():
-            quantities = validate()
-        self.objective.train()
+        self.shown.eval()
+        with torch.no_grad(), own_randomness(MEASURE_SEED):
+            quantities = measure(self.shown)
+        self.shown.train()
         self.history.step.append(step)
         for name, values in quantities.items():
-            self.history.validation.setdefault(name, []).append(float(values.mean()))
+            self.history.measured.setdefault(name, []).append(float(values.mean()))
         self.watch.check(*next(iter(quantities.items())), step, last)
 
+    def finish(self) -> None:
+        """Leave the averaged weights in the model, if there are any."""
+        if self.shown is not self.model:
+            self.model.load_state_dict(self.shown.state_dict())
 
-def _adamw(model: nn.Module, lr: float, weight_decay: float) -> AdamW:
-    """The optimizer of most models here."""
-    return AdamW(
-        model.parameters(),
-        lr,
-        betas=(0.9, 0.99),
-        weight_decay=weight_decay,
-        fused=True,
-    )
+
+@contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    """Torch's random numbers start at ``seed`` inside, go on undisturbed outside."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+def _endless(batches: Iterable[Any]) -> Iterator[Any]:
+    """An iterator as it is; a collection starts again when it ends."""
+    if isinstance(batches, Tensor | tuple | Mapping) or not isinstance(
+        batches, Iterable
+    ):
+        raise TypeError(
+            "batches must be an iterator, such as data.batches(512), or a collection of"
+            f" batches, such as a DataLoader, got a {type(batches).__name__}"
+        )
+    # an iterator is the caller's: it can go on after the training
+    return batches if isinstance(batches, Iterator) else _again(batches)
+
+
+def _again(batches: Iterable[Any]) -> Iterator[Any]:
+    """Pass after pass over a collection, as long as there is something in it."""
+    there = True
+    while there:
+        there = False
+        for batch in batches:
+            there = True
+            yield batch
+
+
+def _size(batch: Any) -> int | None:
+    """How many samples a batch holds, where its form tells."""
+    while isinstance(batch, tuple | list) and batch:
+        batch = batch[0]
+    return len(batch) if isinstance(batch, Tensor) and batch.ndim else None
+
+
+def _all_optimizers(turns: Sequence[Turn[Any, Any]]) -> list[Optimizer]:
+    """The optimizers of all turns, each once."""
+    every = [optimizer for turn in turns for optimizer in turn.optimizers]
+    return list({id(optimizer): optimizer for optimizer in every}.values())
+
+
+def _parameters(turn: Turn[Any, Any]) -> list[nn.Parameter]:
+    """What a turn moves: what its optimizers hold, unless it is frozen."""
+    groups = [group for part in turn.optimizers for group in part.param_groups]
+    return [p for group in groups for p in group["params"] if p.requires_grad]
 
 
 def _check_settings(
     steps: int,
-    epoch: int,
+    steps_per_epoch: int,
     warmup: int,
     keep: Collection[int],
-    lr: float,
-    weight_decay: float,
-    clip: float | None,
-) -> None:
-    """Refuse settings of :func:`train` that are out of range."""
-    for name, value in {"steps": steps, "epoch": epoch, "warmup": warmup}.items():
-        check_count(name, value)
-    for epochs in keep:
-        if check_count("keep", epochs, least=0) > steps // epoch:
+    ema: float | None,
+) -> tuple[int, int, list[int]]:
+    """Refuse settings of :func:`train` that are out of range; the counts as ints."""
+    steps = check_count("steps", steps)
+    steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch)
+    check_count("warmup", warmup)
+    kept = [check_count("keep", epochs, least=0) for epochs in keep]
+    for epochs in kept:
+        if epochs > steps // steps_per_epoch:
             raise ValueError(
-                f"keep must hold numbers of epochs from 0 to {steps // epoch}"
-                f" ({steps} steps of {epoch} an epoch), got {epochs}"
+                "keep must hold numbers of epochs from 0 to"
+                f" {steps // steps_per_epoch} ({steps} steps, {steps_per_epoch} an"
+                f" epoch), got {epochs}"
             )
+    if ema is not None and not 0 <= ema < 1:
+        raise ValueError(f"ema must lie in [0, 1), got {ema!r}")
+    return steps, steps_per_epoch, kept
+
+
+def _check_rates(lr: float, weight_decay: float) -> None:
+    """Refuse a learning rate or a weight decay that is out of range."""
     check_positive("lr", lr)
     if not 0 <= weight_decay < float("inf"):
         raise ValueError(
             f"weight_decay must be a finite number of at least 0, got {weight_decay!r}"
         )
-    if clip is not None:
-        check_positive("clip", clip)
 
 
-def _check_optimizers(
-    model: nn.Module,
-    optimizers: Sequence[Optimizer],
-    lr: float,
-    weight_decay: float,
-    clip: float | None,
-) -> Sequence[Optimizer]:
-    """Return ``optimizers`` if they move all of the model and nothing is at odds."""
-    if (lr, weight_decay) != (1e-2, 0.01):  # the defaults of ``train``
-        raise ValueError(
-            "lr and weight_decay are the default optimizer's: give them to optimizers"
-            f" instead, got lr={lr!r} and weight_decay={weight_decay!r} beside them"
-        )
+def _check_turns(model: nn.Module, turns: Sequence[Turn[Any, Any]]) -> None:
+    """Refuse turns that leave a parameter out, or move it by two optimizers."""
+    if not turns or not all(isinstance(turn, Turn) for turn in turns):
+        raise TypeError(f"expected a loss, or a list of turns, got {turns!r}")
+    names = [turn.name for turn in turns]
+    if len(set(names)) < len(names):
+        raise ValueError(f"turns must have names of their own, got {names}")
     held = Counter(
         id(parameter)
-        for optimizer in optimizers
+        for optimizer in _all_optimizers(turns)
         for group in optimizer.param_groups
         for parameter in group["params"]
     )
@@ -342,21 +605,3 @@ def _check_optimizers(
                 "optimizers must hold every trainable parameter once,"
                 f" got {name!r} {held[id(parameter)]} times"
             )
-    kinds = [type(optimizer).__name__ for optimizer in optimizers]
-    if clip is not None and (len(kinds) > 1 or "SparseAdam" in kinds):
-        raise ValueError(
-            "clip needs one optimizer, with dense gradients: the length is that of all"
-            f" gradients together, got {', '.join(kinds)}"
-        )
-    return optimizers
-
-
-def _finite(loss: Tensor, step: int) -> float:
-    """The loss as a number, if it is finite."""
-    value = loss.item()
-    if not isfinite(value):
-        raise TrainingDivergedError(
-            f"training diverged: the loss is {value} at step {step}. "
-            "Try a lower learning rate, or clip the gradients."
-        )
-    return value

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
-import linecache
 import os
 import pickle
 import subprocess
@@ -12,12 +12,13 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -74,15 +75,16 @@ def learn(model: nn.Module, steps: int = 20, lr: float = 0.01, **_: Any) -> Hist
         noise(),
         steps,
         lr=lr,
-        epoch=10,
+        steps_per_epoch=10,
         keep=[k for k in (0, 1) if 10 * k <= steps],
-        validate=lambda: {"loss": squared(model, held_out)},
+        measure=lambda model: {"loss": squared(model, held_out)},
     )
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the models in a cache of its own."""
+    """The folder of the models in a cache of its own; this module may use it."""
+    monkeypatch.setitem(artifacts.SOURCES, __name__, Path(__file__).read_text())
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Calls, "count", 0)
     return tmp_path / "cache" / "models"
@@ -112,10 +114,10 @@ def test_the_second_time_gives_the_same_without_training(folder: Path) -> None:
     assert same(first.state_dict(), second.state_dict())
     assert not first.training
     assert not second.training
-    assert asdict(made) | {"snapshots": 0} == asdict(kept) | {"snapshots": 0}
-    assert kept.loss
+    assert made == kept  # but for the snapshots
+    assert len(kept.losses["loss"]) == 20
     assert kept.step == [0, 10, 20]
-    assert len(kept.validation["loss"]) == 3
+    assert len(kept.measured["loss"]) == 3
     assert kept.seconds > 0
     assert list(made.snapshots) == list(kept.snapshots) == [0, 1]
     assert all(same(made.snapshots[k], kept.snapshots[k]) for k in (0, 1))
@@ -137,9 +139,9 @@ def test_it_is_what_training_gives_without_the_cache() -> None:
 def odd(model: nn.Module) -> History:
     weights = {"w": torch.tensor(1.5, dtype=torch.float64), "n": torch.tensor([2])}
     return History(
-        loss=[0.1, 1e-300, -0.0, float("inf"), 1 / 3],
+        losses={"critic": [0.1, 1e-300, -0.0, float("inf"), 1 / 3], "": []},
         step=[0, 7],
-        validation={"a b": [float("nan")], "": []},
+        measured={"a b": [float("nan")], "": []},
         seconds=1e-9,
         snapshots={12: weights, 3: {}},
     )
@@ -229,7 +231,7 @@ class Data:
         self.fingerprint = fingerprint
 
 
-BASE: dict[str, Any] = {"build": partial(Net, 3), "steps": 2, "data": Data("a")}
+BASE: dict[str, Any] = {"name": "net", "build": partial(Net, 3), "train": learn}
 
 
 @pytest.mark.parametrize(
@@ -239,8 +241,7 @@ BASE: dict[str, Any] = {"build": partial(Net, 3), "steps": 2, "data": Data("a")}
         {"seed": 1},
         {"steps": 3},
         {"lr": 0.02},
-        {"nested": {"a": [1, None, "x"]}},
-        {"data": Data("b")},
+        {"train": partial(learn, steps=3)},
         {"build": partial(Net, 4)},
         {"build": partial(Net, 3, 2.0)},
         {"build": partial(Net, 3, slope=2.0)},
@@ -249,13 +250,92 @@ BASE: dict[str, Any] = {"build": partial(Net, 3), "steps": 2, "data": Data("a")}
 )
 def test_each_argument_is_in_the_key(change: dict[str, Any]) -> None:
     def run(change: dict[str, Any]) -> None:
-        settings = {"name": "net", "train": learn, **BASE, **change}
-        trained(**settings)
+        trained(**{**BASE, "build": partial(Net, 3), **change})
 
     assert trainings(lambda: run({})) == 1
     assert trainings(lambda: run(change)) == 1
     assert trainings(lambda: run(change)) == 0
-    assert trainings(lambda: run({"data": Data("a")})) == 0
+    assert trainings(lambda: run({})) == 0
+
+
+@dataclass
+class Part:
+    """A dataclass without fields."""
+
+
+@dataclass
+class Loss:
+    """A loss with settings."""
+
+    power: float = 2.0
+    target: Callable[..., Any] = squared
+    part: Part | None = None
+
+
+class Pair(NamedTuple):
+    """A named tuple."""
+
+    a: int
+    b: int = 1
+
+
+class Encoder(nn.Module):
+    """A network with a setting and a table that its state does not hold."""
+
+    def __init__(self, slope: float = 1.0, value: float = 0.0) -> None:
+        super().__init__()
+        self.slope, self.ignored = slope, object()
+        self.layer = nn.Linear(1, 1).requires_grad_(False)
+        self.layer.weight.fill_(1)
+        self.layer.bias.fill_(0)
+        self.register_buffer("table", torch.tensor(value), persistent=False)
+
+
+ROW, WAVE = torch.arange(6.0), torch.tensor([1 + 1j])
+SLOW, FAST = partial(learn, steps=1), partial(learn, steps=2)
+
+
+@pytest.mark.parametrize(
+    ("value", "alike", "others"),
+    [
+        (None, None, [False, 0, "None", [], {}]),
+        (True, np.bool_(True), [False, 1, 1.0, "True"]),
+        (3, np.int64(3), [4, 3.0, "3"]),
+        (0.5, np.float32(0.5), [-0.5, np.float64(0.25), float("nan")]),
+        (float("nan"), float("nan"), [float("inf")]),
+        (1 + 2j, 1 + 2j, [2 + 1j, "(1+2j)"]),
+        ("text", "text", ["Text"]),
+        ([1, ["a"]], (1, ("a",)), [[1, "a"], [1, ["b"]], ["a", [1]]]),
+        ({"a": [1]}, {"a": (1,)}, [{"a": 1}, {"b": [1]}, {}, [["a", [1]]]]),
+        ({1: "a", 2: "b"}, {1: "a", 2: "b"}, [{"1": "a", "2": "b"}, {2: "b", 1: "a"}]),
+        (Data("a"), Data("a"), [Data("b"), "a", {"fingerprint": "a"}]),
+        (torch.float32, torch.float, [torch.float64, "torch.float32"]),
+        (torch.device("cpu"), torch.device("cpu"), [torch.device("meta"), "cpu"]),
+        (ROW, nn.Parameter(ROW.clone()), [-ROW, ROW[:5], ROW.double(), ROW.numpy()]),
+        (ROW.view(2, 3).T, ROW.view(2, 3).T.clone(), [ROW.view(3, 2), ROW.view(2, 3)]),
+        (WAVE.conj(), torch.tensor([1 - 1j]), [WAVE]),
+        (np.ones((2, 1)), np.ones((1, 2)).T, [np.ones(2), np.ones((2, 1), "float32")]),
+        (nn.GELU(), nn.GELU().eval(), [nn.ReLU(), nn.GELU("tanh")]),
+        (Encoder(), Encoder().eval(), [Encoder(2), Encoder(value=1), Encoder().half()]),
+        (Loss(), Loss(2.0), [Loss(3.0), Loss(target=noise), Loss(part=Part())]),
+        (Pair(1), Pair(1, 1), [Pair(1, 2), (1, 1)]),
+        (squared, squared, [noise, Net, SLOW, "test_artifacts.squared"]),
+        (SLOW, partial(learn, steps=1), [FAST, learn]),
+    ],
+)
+def test_each_kind_of_setting_counts_by_its_content(
+    value: object, alike: object, others: list[object]
+) -> None:
+    """Also where it stands in others."""
+
+    def run(value: object) -> None:
+        trained("net", Net, learn, steps=1, setting={"deep": [value]})
+
+    assert trainings(lambda: run(value)) == 1
+    assert trainings(lambda: run(alike)) == 0
+    for number, other in enumerate(others):
+        assert trainings(lambda: run(other)) == 1, number  # noqa: B023
+        assert trainings(lambda: run(other)) == 0, number  # noqa: B023
 
 
 def test_the_version_of_torch_and_the_architecture_are_in_the_key(
@@ -308,10 +388,15 @@ PACKAGE = {
     "extra/__init__.py": "from . import deep\n",
     "extra/deep.py": "DEEP = 1\n",
     "late.py": "LATE = 1\n",
+    "hints.py": "HINT = 1\n",
     "recipe.py": """
+        from typing import TYPE_CHECKING
         from course_utils.training import History
 
-        def learn(model, note):
+        if TYPE_CHECKING:
+            from fakebook import hints
+
+        def learn(model, note, **settings):
             import fakebook.late
             with open(note, "a") as file:
                 file.write("trained\\n")
@@ -321,19 +406,30 @@ PACKAGE = {
             learn(model, note)
             return learn(model, note)
         """,
+    "losses.py": """
+        from dataclasses import dataclass
+        import fakebook.powers
+
+        @dataclass
+        class Loss:
+            power: int = 2
+        """,
+    "powers.py": "POWER = 1\n",
+    "plane.py": "class Plane:\n    pass\n",
     "unused.py": "UNUSED = 1\n",
 }
 
 
 @pytest.fixture
 def fakebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package in the place of ``course_utils``."""
+    """A package in the place of ``course_utils``, which does not count meanwhile."""
     root = tmp_path / "fakebook"
     for name, text in PACKAGE.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text.replace("\n        ", "\n"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(artifacts, "SOURCES", artifacts._sources(root))
     yield root
     for name in [n for n in sys.modules if n.partition(".")[0] == "fakebook"]:
         del sys.modules[name]
@@ -344,9 +440,8 @@ def module(name: str) -> ModuleType:
 
 
 def test_functions_and_classes_of_one_module_are_told_apart(
-    fakebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fakebook: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(artifacts, "SOURCES", artifacts._sources(fakebook))
     nets, recipe = module("fakebook.models.net"), module("fakebook.recipe")
     note = tmp_path / "note"
     for build, learn, count in (
@@ -369,11 +464,16 @@ def test_functions_and_classes_of_one_module_are_told_apart(
         ("layers.py", "nn.Linear(2, sizes.WIDTH)", "(nn.Linear(2,sizes.WIDTH))", False),
         ("sizes.py", "# the width", "# the width of the layer", False),
         ("sizes.py", "2", "1 + 1", True),
-        ("models/__init__.py", "Net\n", "Net\nMORE = 1\n", True),
-        ("__init__.py", "", "MORE = 1\n", True),
+        ("models/__init__.py", "Net\n", "Net as Other\n", False),  # of a parent
+        ("__init__.py", "", "import fakebook.late\n", True),  # named by the layers
+        ("extra/__init__.py", "deep", "deep as low", True),
         ("extra/deep.py", "1", "2", True),
         ("recipe.py", "trained", "was trained", True),
         ("late.py", "1", "2", True),
+        ("hints.py", "1", "2", True),
+        ("losses.py", "import fakebook.powers", "POWER = 2", True),
+        ("powers.py", "1", "2", True),
+        ("plane.py", "pass", "...", True),
         ("unused.py", "1", "2", False),
     ],
 )
@@ -386,14 +486,16 @@ def test_the_code_is_in_the_key(
     new: str,
     counts: bool,
 ) -> None:
-    """Of all modules that are imported, however indirectly; of no others."""
+    """Of modules of what is passed in, and of all that they import; of no others."""
     note = tmp_path / "note"
+    loss = module("fakebook.losses").Loss()
+    data = type("Mine", (module("fakebook.plane").Plane,), {"fingerprint": "mine"})()
+    build, learn = module("fakebook.models").Net, module("fakebook.recipe").learn
 
     def run() -> int:
         """Train after a fresh start, and count all trainings so far."""
         monkeypatch.setattr(artifacts, "SOURCES", artifacts._sources(fakebook))
-        build = module("fakebook.models").Net
-        trained("net", build, module("fakebook.recipe").learn, note=str(note))
+        trained("net", build, learn, note=str(note), losses=[loss], data=data)
         return len(note.read_text().splitlines())
 
     assert run() == 1
@@ -406,144 +508,112 @@ def test_the_code_is_in_the_key(
 
 def test_the_cache_itself_is_not_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models whose modules import it would be trained anew at each change of it."""
-    flows = artifacts.SOURCES[affine_flow.__module__]
-    importing = flows._replace(text="import course_utils.artifacts\n" + flows.text)
-    monkeypatch.setitem(artifacts.SOURCES, affine_flow.__module__, importing)
-    code = artifacts._code(affine_flow)
-    assert "course_utils.networks" in code
+    name = affine_flow.__module__
+    importing = "import course_utils.artifacts\n" + artifacts.SOURCES[name]
+    monkeypatch.setitem(artifacts.SOURCES, name, importing)
+    code = artifacts._code([name])
+    assert "course_utils.networks.basic" in code
     assert "course_utils.artifacts" not in code
 
 
-RATE = 0.5
-DATA = Data("a")
+def test_a_package_that_is_imported_only_imports() -> None:
+    """So it does not matter that the key leaves a parent's ``__init__`` out."""
+    inits = {k: v for k, v in artifacts.SOURCES.items() if k.endswith(".__init__")}
+    assert "course_utils.data.__init__" in inits
+    for name, source in inits.items():
+        for node in ast.parse(source).body:
+            plain = isinstance(node, ast.Import | ast.ImportFrom)
+            named = isinstance(node, ast.Assign) and ast.unparse(node.targets[0])
+            assert plain or artifacts._is_text(node) or named == "__all__", name
 
 
-class Layer(nn.Module):
-    """A model of this module that another one holds."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return RATE * x
-
-
-class Cell(nn.Module):
-    """Refers to the rate through :class:`Layer` only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = Layer()
-        self.flow = affine_flow(1, 2)
+def test_modules_are_imported_by_statements_alone() -> None:
+    """The key would not see other ways."""
+    for name, source in artifacts.SOURCES.items():
+        if name.startswith("course_utils"):
+            assert "import_module" not in source, name
+            assert "__import__" not in source, name
 
 
-def look(model: nn.Module) -> History:
-    Calls.count += 1
-    return History(loss=[float(len(DATA.fingerprint))])
+def closure(value: int) -> Callable[..., Any]:
+    return lambda *_, **__: value
 
 
-def test_what_code_elsewhere_refers_to_is_in_the_key(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Of a notebook's function: numbers, data, its own classes, this package."""
-
-    def run() -> None:
-        trained("cell", Cell, look)
-
-    assert trainings(run) == 1
-    assert trainings(run) == 0
-    for name, value in (("RATE", 0.25), ("DATA", Data("b"))):
-        with monkeypatch.context() as patch:
-            patch.setattr(sys.modules[__name__], name, value)
-            assert trainings(run) == 1
-        assert trainings(run) == 0
-    flows = artifacts.SOURCES["course_utils.models.normalizing_flow"]
-    changed = flows._replace(text=flows.text + "NEW = 1\n")
-    with monkeypatch.context() as patch:
-        patch.setitem(artifacts.SOURCES, affine_flow.__module__, changed)
-        assert trainings(run) == 1
-    with monkeypatch.context() as patch:
-        patch.setattr(sys.modules[__name__], "DATA", [torch.zeros(2)])
-        message = r"DATA, to which .*look refers, 0 must be .*got Tensor"
-        with pytest.raises(TypeError, match=message):
-            run()
+def in_a_notebook(text: str, name: str) -> Any:
+    """What a cell of a notebook defines."""
+    notebook = ModuleType("__main__")
+    exec(text, vars(notebook))
+    return vars(notebook)[name]
 
 
-def test_classes_of_a_notebook_cell() -> None:
-    """Python finds the source of a cell's functions, but not of its classes."""
+@pytest.mark.parametrize(
+    ("item", "got"),
+    [
+        (closure(3), r"test_artifacts\.closure\.<locals>\.<lambda>"),
+        (in_a_notebook("def f(): ...", "f"), r"__main__\.f"),
+        (in_a_notebook("class C: ...", "C"), r"__main__\.C"),
+        (nn.functional.gelu, r"torch\._C\._nn\.gelu"),
+        (nn.Linear, r"torch\.nn\.modules\.linear\.Linear"),
+        (Net().double, r"torch\.nn\.modules\.module\.Module\.double"),
+        (len, r"builtins\.len"),
+    ],
+)
+def test_code_elsewhere_is_refused(item: Any, got: str) -> None:
+    why = (
+        f"must be a function or class that stands at the top of a module of "
+        f"course_utils, .*, got {got}: put it into such a module, or train without"
+    )
+    with pytest.raises(TypeError, match=f"build {why}"):
+        trained("net", item, learn)
+    with pytest.raises(TypeError, match=f"build {why}"):
+        trained("net", partial(item, 1), learn)
+    with pytest.raises(TypeError, match=f"train {why}"):
+        trained("net", Net, item)
+    with pytest.raises(TypeError, match=rf"setting 'odd'\.target {why}"):
+        trained("net", Net, learn, odd=Loss(target=item))
+    assert Calls.count == 0
 
-    def cell(text: str) -> type[nn.Module]:
-        name = f"<cell {len(linecache.cache)}>"
-        lines = text.splitlines(keepends=True)
-        linecache.cache[name] = (len(text), None, lines, name)
-        exec(compile(text, name, "exec"), vars(notebook))
-        return notebook.Model
 
-    def key(model: type[nn.Module]) -> dict[str, str]:
-        return artifacts._code(model)
+def test_what_cannot_be_called_is_refused() -> None:
+    network: Any = Net()
+    with pytest.raises(TypeError, match=r"build must be a function .*, got Net\("):
+        trained("net", network, learn)
+    with pytest.raises(TypeError, match=r"train must be a function .*, got 3:"):
+        trained("net", Net, 3)  # type: ignore[arg-type]
 
-    notebook = ModuleType("notebook_of_a_test")
-    sys.modules[notebook.__name__] = notebook
-    text = """
+
+OBJECTS = """
+from dataclasses import dataclass
 from torch import nn
-WIDTH = 2
-class Other(nn.Module):
-    def f(self):
-        return 1
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(WIDTH, 2)
+@dataclass
+class Record:
+    pass
+class Network(nn.Module):
+    pass
 """
-    try:
-        first = key(cell(text))
-        assert first == key(cell("# a comment\n" + text.replace("return 1", "pass")))
-        assert first != key(cell(text.replace("self.layer", "self.linear")))
-        assert first != key(cell(text.replace("WIDTH = 2", "WIDTH = 3")))
-    finally:
-        del sys.modules[notebook.__name__]
-
-
-def test_what_cannot_be_seen_is_refused() -> None:
-    hidden = 3
-
-    def closure(model: nn.Module) -> History:
-        return History(step=[hidden])
-
-    class Local(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x * hidden
-
-    nameless: Any = lambda: Net()  # noqa: E731
-    with pytest.raises(TypeError, match=r"got .*closure, which hides hidden"):
-        trained("net", Net, closure)
-    with pytest.raises(TypeError, match=r"got .*Local, which hides hidden"):
-        trained("net", Local, learn)
-    with pytest.raises(TypeError, match=r"got .*<lambda>"):
-        trained("net", nameless, learn)
-    with pytest.raises(TypeError, match=r"build must be a class or .* got <bound"):
-        trained("net", Net().double, learn)
-    with pytest.raises(TypeError, match=r"train must be a function, got functools"):
-        trained("net", Net, partial(learn, steps=2))
-    scope: dict[str, Any] = {"__name__": __name__}
-    exec("def bare(model): ...", scope)
-    with pytest.raises(TypeError, match="must have Python source"):
-        trained("net", Net, scope["bare"])
 
 
 @pytest.mark.parametrize(
     ("value", "got"),
     [
-        (torch.zeros(2), "Tensor"),
-        (torch.Generator(), "Generator"),
+        (torch.zeros(2).to_sparse(), "Tensor that is sparse or has no values"),
+        (torch.zeros(2, device="meta"), "Tensor that is sparse or has no values"),
+        (np.array([None]), "ndarray with objects in it"),
         ({1, 2}, "set"),
-        ({1: 2}, "dict"),
-        ([1, [2, Path("x")]], r"\w+Path"),
-        (type("", (), {"fingerprint": 3})(), ""),
-        (len, "builtin"),
+        (noise(), "generator"),
+        ({"x": [1, Path("x")]}, r"\w+Path"),
+        (type("Odd", (), {"fingerprint": 3})(), "Odd"),
+        (torch.Generator(), "a Generator, whose state changes .*: give a seed"),
+        (np.random.default_rng(), "a Generator, whose state changes .*: give a seed"),
+        (Loss(part=torch.Generator()), "a Generator, whose"),  # type: ignore[arg-type]
+        (in_a_notebook(OBJECTS, "Record")(), r"__main__\.Record: put it into"),
+        (in_a_notebook(OBJECTS, "Network")(), r"__main__\.Network: put it into"),
     ],
 )
 def test_settings_that_no_key_can_hold_are_refused(value: object, got: str) -> None:
     with pytest.raises(TypeError, match=rf"setting 'odd'.* must be .*, got {got}"):
         trained("net", Net, learn, odd=value)
-    with pytest.raises(TypeError, match=rf"argument of build '0'.* got {got}"):
+    with pytest.raises(TypeError, match=rf"argument '0' of build.* must be .* {got}"):
         trained("net", partial(Net, value), learn)  # type: ignore[arg-type]
     assert Calls.count == 0
 
@@ -561,18 +631,20 @@ import sys, time
 sys.path.insert(0, {here!r})
 from test_artifacts import *
 
-def slow(model, note, ready):
-    with open(note, "a") as file:
-        file.write("trained\\n")
-    time.sleep(2)
-    return learn(model)
-
+artifacts.SOURCES["test_artifacts"] = ""
 Path({ready!r} + sys.argv[1]).touch()
 while not all(Path({ready!r} + i).exists() for i in "01"):
     time.sleep(0.01)
-model, history = trained("net", Net, slow, note={note!r}, ready={ready!r})
+model, history = trained("net", Net, slow, note={note!r})
 print(artifacts._digest(model.state_dict(), {{"loss": repr(history.loss)}}))
 """
+
+
+def slow(model: nn.Module, note: str) -> History:
+    with open(note, "a") as file:
+        file.write("trained\n")
+    time.sleep(2)
+    return learn(model)
 
 
 def test_two_processes_train_it_once(tmp_path: Path, folder: Path) -> None:
@@ -613,55 +685,68 @@ class Bomb:
         return open, (str(self.path), "w")
 
 
-def damages(path: Path, bomb: Path) -> dict[str, bytes]:
-    """Ways in which an artefact may have gone bad."""
-    good = path.read_bytes()
-    flipped = bytearray(good)
-    flipped[-5] ^= 1
-    torch.save(Bomb(bomb), path)
-    zipped = path.read_bytes()
-    path.write_bytes(good)
-    other = path.with_name("other")
-    save_checkpoint(Net(), other)
+def one_bit(path: Path) -> bytes:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    return bytes(content)
+
+
+def zipped_pickle(path: Path) -> bytes:
+    torch.save(Bomb(path.with_name("bomb")), path)
+    return path.read_bytes()
+
+
+def checkpoint(path: Path) -> bytes:
+    save_checkpoint(Net(), path)
+    return path.read_bytes()
+
+
+def another(path: Path) -> bytes:
     trained("other", Net, learn, steps=4)
-    (another,) = path.parent.glob("other-*")
-    return {
-        "empty": b"",
-        "truncated": good[:-1],
-        "beginning only": good[:100],
-        "noise": os.urandom(len(good)),
-        "one bit": bytes(flipped),
-        "pickle": pickle.dumps(Bomb(bomb)),
-        "torch.save": zipped,
-        "a checkpoint": other.read_bytes(),
-        "another artefact": another.read_bytes(),
-    }
+    (other,) = path.parent.glob("other-*")
+    return other.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "empty",
-        "truncated",
-        "beginning only",
-        "noise",
-        "one bit",
-        "pickle",
-        "torch.save",
-        "a checkpoint",
-        "another artefact",
-    ],
-)
-def test_a_bad_file_is_replaced(how: str, tmp_path: Path, folder: Path) -> None:
+def saying(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], bytes]:
+    """The same artefact with another history."""
+
+    def damage(path: Path) -> bytes:
+        content = artifacts._read(path)
+        said = change(json.loads(content.metadata["history"]))
+        metadata = {**content.metadata, "history": json.dumps(said)}
+        artifacts._write(path, content.tensors, metadata)
+        return path.read_bytes()
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[Path], bytes]] = {
+    "empty": lambda path: b"",
+    "truncated": lambda path: path.read_bytes()[:-1],
+    "beginning only": lambda path: path.read_bytes()[:100],
+    "noise": lambda path: os.urandom(path.stat().st_size),
+    "one bit": one_bit,
+    "pickle": lambda path: pickle.dumps(Bomb(path.with_name("bomb"))),
+    "torch.save": zipped_pickle,
+    "a checkpoint": checkpoint,
+    "another artefact": another,
+    "a history with more": saying(lambda said: {**said, "more": 1}),
+    "a history with less": saying(lambda said: dict(list(said.items())[1:])),
+    "a history of another kind": saying(lambda said: 3),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_bad_file_is_replaced(damage: Callable[[Path], bytes], folder: Path) -> None:
     good, _ = trained("net", Net, learn, steps=3)
-    path, bomb = artefact(folder), tmp_path / "bomb"
-    path.write_bytes(damages(path, bomb)[how])
+    path = artefact(folder)
+    path.write_bytes(damage(path))
     Calls.count = 0
     for _ in range(2):
         again, _ = trained("net", Net, learn, steps=3)
         assert Calls.count == 1
         assert same(good.state_dict(), again.state_dict())
-    assert not bomb.exists()
+    assert not (folder / "bomb").exists()
 
 
 def test_an_artefact_says_what_it_is(folder: Path) -> None:
@@ -669,12 +754,14 @@ def test_an_artefact_says_what_it_is(folder: Path) -> None:
     with safe_open(artefact(folder), framework="pt") as file:
         metadata, names = file.metadata(), set(file.keys())
     facts = json.loads(metadata["key"])
-    assert facts["build"].endswith("test_artifacts.Net")
-    assert facts["arguments"] == {"0": 4}
+    assert facts["build"] == {
+        "partial": "test_artifacts.Net",
+        "arguments": {"0": 4},
+    }
     assert facts["settings"] == {"steps": 10}
     assert facts["weights"]["first.weight"] == "float32 (4, 2)"
     assert "course_utils.training" in facts["code"]
-    assert len(json.loads(metadata["history"])["loss"]) == 10
+    assert len(json.loads(metadata["history"])["losses"]["loss"]) == 10
     assert {"first.weight", "snapshot/1/first.weight", "empty"} <= names
     assert "scratch" not in names
 
@@ -798,6 +885,30 @@ def test_the_newest_of_a_name_are_kept(folder: Path) -> None:
     trained("net", Net, learn, steps=6)
     assert steps() == {1, 3, 4, 5, 6}
     assert len(list(folder.glob("net-2-*"))) == 1
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_another_process_may_remove_an_artefact_at_any_time(
+    looks: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is looked at, or right after."""
+    trained("net", Net, learn, steps=1)
+    victim, stat = artefact(folder), Path.stat
+
+    def removing(path: Path, **settings: Any) -> os.stat_result:
+        if path != victim:
+            return stat(path, **settings)
+        if looks == 0:
+            path.unlink(missing_ok=True)
+        found = stat(path, **settings)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", removing)
+    model, _ = trained("net", Net, learn, steps=2)
+    assert Calls.count == 2
+    assert not model.training
+    assert artefact(folder) != victim
 
 
 # --- checkpoints ----------------------------------------------------------------------

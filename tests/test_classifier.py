@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from course_utils.checks import check_images
-from course_utils.data.mnist import MNIST, Images
+from course_utils.data.images import Images, ImageSplits
 from course_utils.models import classifier
 from course_utils.models.classifier import (
     Classifier,
@@ -259,8 +259,8 @@ def marks(each: int, seed: int) -> Images:
     return Images(image.clamp(0, 1), label)
 
 
-def tiny() -> MNIST:
-    return MNIST(marks(8, 0), marks(3, 1), marks(3, 2), "tiny", complete=False)
+def tiny() -> ImageSplits:
+    return ImageSplits(marks(8, 0), marks(3, 1), marks(3, 2), "tiny", complete=False)
 
 
 @pytest.mark.parametrize("augmented", [True, False])
@@ -281,7 +281,7 @@ def test_training_lowers_the_loss(
     assert sizes == ([16] * 40 if augmented else [])
     assert len(history.loss) == 40
     assert history.step == list(range(0, 41, 5))
-    loss, accuracy = (history.validation[name] for name in ("loss", "accuracy"))
+    loss, accuracy = (history.measured[name] for name in ("loss", "accuracy"))
     assert loss[0] == pytest.approx(2.3, abs=0.2)
     assert loss[-1] < 1.2
     assert accuracy[-1] > 0.8

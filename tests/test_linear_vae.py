@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal
 
+from course_utils.distributions import DiagonalNormal
 from course_utils.models.vae import (
-    DiagonalNormal,
     LinearVAE,
     importance_log_prob,
     log_mean_weight,

@@ -17,7 +17,7 @@ from course_utils.live.panel import LivePanel
 from course_utils.models.flow_matching import (
     FlowMatching,
     OptimalVelocity,
-    VelocityNet,
+    mlp_velocity,
 )
 from course_utils.models.normalizing_flow import (
     NormalizingFlow,
@@ -93,8 +93,8 @@ def shaken_field(
     classes: int, preconditioned: bool = True, **sizes: Any
 ) -> FlowMatching:
     torch.manual_seed(classes)
-    net = VelocityNet(classes=classes, preconditioned=preconditioned, **sizes)
-    for parameter in net.net.parameters():
+    net = mlp_velocity(classes=classes, preconditioned=preconditioned, **sizes)
+    for parameter in net.backbone.parameters():
         nn.init.normal_(parameter, std=len(parameter) ** -0.5)
     return FlowMatching(net)
 

@@ -15,12 +15,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from test_live import WIDGET, javascript
 from torch import Tensor, nn
 
-from course_utils.data import MNIST, Images, load_mnist
+from course_utils.data import Images, ImageSplits, load_mnist
 from course_utils.live import DigitPad, LatentMap
 from course_utils.live.network import check_size, network_state
 from course_utils.live.panel import LivePanel
 from course_utils.models.classifier import Classifier, train_classifier
-from course_utils.models.vae import VAE, conv_decoder, conv_vae, train_vae
+from course_utils.models.vae import VAE, conv_vae, train_vae
+from course_utils.networks.images import conv_decoder
 
 NETWORK = """
 const { makeNetwork } = await import(`${folder}/network.js`);
@@ -67,12 +68,12 @@ answer = given.map((image) => [...digitImage(enlarged(image))]);
 
 
 @pytest.fixture(scope="module")
-def data() -> MNIST:
+def data() -> ImageSplits:
     return load_mnist(2_000, 500)
 
 
 @pytest.fixture(scope="module")
-def classifier(data: MNIST) -> Classifier:
+def classifier(data: ImageSplits) -> Classifier:
     """A classifier that knows the digits, with statistics of its own."""
     torch.manual_seed(0)
     model = Classifier(width=8)
@@ -81,7 +82,7 @@ def classifier(data: MNIST) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def vae(data: MNIST) -> VAE:
+def vae(data: ImageSplits) -> VAE:
     """A VAE with a latent of two dimensions that knows the digits a little."""
     torch.manual_seed(0)
     model = conv_vae(2, sigma=0.2, width=8, hidden=128)
@@ -201,7 +202,7 @@ def test_the_classifier_gives_the_probabilities_that_torch_gives(
 ) -> None:
     torch.manual_seed(0)
     x = torch.cat([data.test.image[:60], torch.rand(20, 1, 28, 28)])
-    state = DigitPad("test", classifier, data.test.per_digit(1)).state
+    state = DigitPad("test", classifier, data.test.per_class(1)).state
     found = torch.tensor(javascript(CLASSIFIER, {"state": state, "x": rows(x)}))
     expected = classifier.log_prob(x).exp()
     sure = expected[:60].amax(dim=1) > 0.9
@@ -209,13 +210,13 @@ def test_the_classifier_gives_the_probabilities_that_torch_gives(
     assert torch.allclose(found, expected, atol=1e-2)
 
 
-def test_the_book_s_classifier_is_small_enough(data: MNIST) -> None:
-    state = DigitPad("test", Classifier(), data.test.per_digit(5)).state
+def test_the_book_s_classifier_is_small_enough(data: ImageSplits) -> None:
+    state = DigitPad("test", Classifier(), data.test.per_class(5)).state
     assert len(json.dumps(state)) < 200_000
 
 
-def test_the_examples_are_the_images(classifier: Classifier, data: MNIST) -> None:
-    examples = data.test.per_digit(2)
+def test_the_examples_are_the_images(classifier: Classifier, data: ImageSplits) -> None:
+    examples = data.test.per_class(2)
     state = DigitPad("test", classifier, examples).state
     grey = torch.tensor(list(base64.b64decode(state["examples"])))
     assert torch.equal(grey.view(-1, 1, 28, 28) / 255, examples.image)
@@ -251,8 +252,8 @@ def test_no_drawing_no_image() -> None:
     assert javascript(DRAWING, []) is None
 
 
-def test_a_digit_drawn_again_is_read_alike(classifier: Classifier, data: MNIST) -> None:
-    images = data.test.per_digit(20)
+def test_a_digit_drawn_again_is_read_alike(classifier: Classifier, data: ImageSplits) -> None:
+    images = data.test.per_class(20)
     again = torch.tensor(javascript(REDRAWN, rows(images.image)))
     log_p = classifier.log_prob(again.view(-1, 1, 28, 28))
     before = classifier.log_prob(images.image).argmax(dim=1)
@@ -268,7 +269,7 @@ def test_only_the_classifier_is_accepted() -> None:
 
 
 @torch.no_grad()
-def test_the_decoder_gives_the_image_that_torch_gives(vae: VAE, data: MNIST) -> None:
+def test_the_decoder_gives_the_image_that_torch_gives(vae: VAE, data: ImageSplits) -> None:
     torch.manual_seed(0)
     means = vae.posterior(data.validation.image[:40]).mean
     z = torch.cat([means, 3 * (2 * torch.rand(40, 2) - 1)])
@@ -279,7 +280,7 @@ def test_the_decoder_gives_the_image_that_torch_gives(vae: VAE, data: MNIST) -> 
     assert torch.allclose(found, expected, atol=1e-2)
 
 
-def test_a_map_with_its_dots_is_small_enough(data: MNIST) -> None:
+def test_a_map_with_its_dots_is_small_enough(data: ImageSplits) -> None:
     means, label = torch.randn(500, 2), data.validation.label[:500]
     state = LatentMap("test", conv_decoder(2, 8, 128), -3, 3, means, label).state
     half = torch.frombuffer(
@@ -424,9 +425,9 @@ SEVEN = [[0.25, 0.2], [0.75, 0.2], [0.6, 0.5], [0.45, 0.85]]
 
 
 def test_a_reader_draws_a_digit(
-    browser: Browser, classifier: Classifier, data: MNIST, lang: str, tmp_path: Path
+    browser: Browser, classifier: Classifier, data: ImageSplits, lang: str, tmp_path: Path
 ) -> None:
-    panel = DigitPad("test", classifier, data.test.per_digit(1))
+    panel = DigitPad("test", classifier, data.test.per_class(1))
     with opened(browser, panel, tmp_path, lang) as page:
         verdict = page.locator("output")
         nothing = verdict.inner_text()
@@ -450,7 +451,7 @@ def test_a_reader_draws_a_digit(
 
 
 def test_a_reader_moves_a_point(
-    browser: Browser, vae: VAE, data: MNIST, lang: str, tmp_path: Path
+    browser: Browser, vae: VAE, data: ImageSplits, lang: str, tmp_path: Path
 ) -> None:
     means = vae.posterior(data.validation.image[:50]).mean.detach()
     label = data.validation.label[:50]

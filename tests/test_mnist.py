@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from course_utils.data import MNIST, Images, load_mnist, mnist
+from course_utils.data import Images, ImageSplits, load_mnist, mnist
 from course_utils.data.download import DownloadError, RemoteFile
 from course_utils.data.mnist import read_idx, split
 
 
 @pytest.fixture(scope="module")
-def real() -> MNIST:
+def real() -> ImageSplits:
     return load_mnist()
 
 
@@ -35,7 +35,7 @@ def same(a: Images, b: Images) -> bool:
 # --- the real data ---
 
 
-def test_the_files_are_mnist(real: MNIST) -> None:
+def test_the_files_are_mnist(real: ImageSplits) -> None:
     path = mnist.fetch(mnist.FILES, [], mnist.cache_folder("mnist"))
     label = read_idx(path["train-labels-idx1-ubyte"], (60_000,))
     image = read_idx(path["train-images-idx3-ubyte"], (60_000, 28, 28))
@@ -51,7 +51,7 @@ def test_the_files_are_mnist(real: MNIST) -> None:
     assert image[0, 24].nonzero()[:, 0].tolist() == list(range(4, 12))
 
 
-def test_the_sets_have_the_right_size_and_range(real: MNIST) -> None:
+def test_the_sets_have_the_right_size_and_range(real: ImageSplits) -> None:
     assert [len(real.train), len(real.validation), len(real.test)] == [
         *(20_000, 5_000, 10_000)
     ]
@@ -67,7 +67,7 @@ def test_the_sets_have_the_right_size_and_range(real: MNIST) -> None:
         assert torch.allclose(levels, levels.round(), atol=1e-4)
 
 
-def test_images_go_with_their_labels(real: MNIST) -> None:
+def test_images_go_with_their_labels(real: ImageSplits) -> None:
     """The nearest mean image names four digits of five."""
     mean = torch.stack(
         [real.train.image[real.train.label == digit].mean(0) for digit in range(10)]
@@ -77,7 +77,7 @@ def test_images_go_with_their_labels(real: MNIST) -> None:
         assert 0.8 < float((nearest == images.label).float().mean()) < 0.85
 
 
-def test_the_same_sizes_give_the_same_sets(real: MNIST) -> None:
+def test_the_same_sizes_give_the_same_sets(real: ImageSplits) -> None:
     state = torch.random.get_rng_state()
     torch.manual_seed(123)
     before = torch.random.get_rng_state()
@@ -92,7 +92,7 @@ def test_the_same_sizes_give_the_same_sets(real: MNIST) -> None:
     assert load_mnist(1_000, 1_000).fingerprint != again.fingerprint
 
 
-def test_the_split_of_the_chapters_has_not_moved(real: MNIST) -> None:
+def test_the_split_of_the_chapters_has_not_moved(real: ImageSplits) -> None:
     """Stored models were trained on it."""
     assert real.fingerprint == "mnist-20000-5000-0946c207"
 
@@ -202,19 +202,17 @@ def test_steps_count_the_short_batch() -> None:
     assert [numbered(25).steps(size) for size in (1, 5, 8, 25, 40)] == [25, 5, 4, 1, 1]
 
 
-def test_some_of_each_digit() -> None:
+def test_some_of_each_class() -> None:
     images = numbered(40)
-    some = images.per_digit(2, start=1)
+    some = images.per_class(2, start=1)
     assert some.label.tolist() == [digit for digit in range(10) for _ in range(2)]
     places = (some.image[:, 0, 0, 0] * 40).round().int().tolist()
     assert places == [place for d in range(10) for place in (d + 10, d + 20)]
-    assert len(images.per_digit(4)) == 40
-    with pytest.raises(
-        ValueError, match=r"images 1 … 4 .* got 4 images of the digit 0"
-    ):
-        images.per_digit(4, start=1)
-    with pytest.raises(ValueError, match="got 3 images of the digit 9"):
-        numbered(39).per_digit(4)
+    assert len(images.per_class(4)) == 40
+    with pytest.raises(ValueError, match=r"images 1 … 4 .* got 4 images of class 0"):
+        images.per_class(4, start=1)
+    with pytest.raises(ValueError, match="got 3 images of class 9"):
+        numbered(39).per_class(4)
 
 
 def test_wrong_counts_are_refused() -> None:
@@ -225,9 +223,9 @@ def test_wrong_counts_are_refused() -> None:
     with pytest.raises(TypeError, match="size must be a whole number"):
         images.batches(2.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
-        images.per_digit(0)
+        images.per_class(0)
     with pytest.raises(ValueError, match="start must be at least 0, got -1"):
-        images.per_digit(1, start=-1)
+        images.per_class(1, start=-1)
 
 
 BLANK = torch.zeros(3, 1, 28, 28)
@@ -238,9 +236,9 @@ BLANK = torch.zeros(3, 1, 28, 28)
     [
         (BLANK.numpy(), [1, 2, 3], TypeError, "torch.float32 tensor, got ndarray"),
         (BLANK.double(), [1, 2, 3], TypeError, "got torch.float64"),
-        (BLANK[:, 0], [1, 2, 3], ValueError, r"\(N, 1, 28, 28\).*got \(3, 28, 28\)"),
-        (BLANK[..., 1:], [1, 2, 3], ValueError, r"got \(3, 1, 28, 27\)"),
-        (BLANK[:0], [], ValueError, r"N ≥ 1, got \(0, 1, 28, 28\)"),
+        (BLANK[:, 0], [1, 2, 3], ValueError, r"\(N, C, H, W\).*got \(3, 28, 28\)"),
+        (BLANK[..., :0], [1, 2, 3], ValueError, r"W ≥ 1, got \(3, 1, 28, 0\)"),
+        (BLANK[:0], [], ValueError, r"W ≥ 1, got \(0, 1, 28, 28\)"),
         (BLANK + 1.5, [1, 2, 3], ValueError, r"\[0, 1\], got 1.5 … 1.5"),
         (BLANK - 1, [1, 2, 3], ValueError, r"\[0, 1\], got -1 … -1"),
         (BLANK * torch.nan, [1, 2, 3], ValueError, r"\[0, 1\], got nan"),

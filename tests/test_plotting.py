@@ -50,6 +50,50 @@ def test_one_row_and_one_column() -> None:
         tile(x, 0)
 
 
+def test_coloured_images_lie_on_white() -> None:
+    x = 0.9 * torch.rand(5, 3, 4, 2, generator=seeded(1))  # no pixel is white
+    sheet = tile(x, 2, gap=1)
+    assert sheet.shape == (3 * 4 + 2, 2 * 2 + 1, 3)
+    left = sheet.clone()
+    for i, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]):
+        top, side = row * 5, column * 3
+        part = sheet[top : top + 4, side : side + 2]
+        assert torch.equal(part, x[i].permute(1, 2, 0))
+        left[top : top + 4, side : side + 2] = 1
+    assert (left == 1).all()  # the gaps and the empty place
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(2, 2, 4, 4), ValueError, r"or \(N, 3, H, W\).*\(2, 2, 4, 4\)"),
+        (torch.zeros(2, 4, 4, 4), ValueError, r"got \(2, 4, 4, 4\)"),
+        (torch.zeros(3, 4, 4), ValueError, r"got \(3, 4, 4\)"),
+        (torch.zeros(0, 1, 4, 4), ValueError, r"≥ 1, got \(0, 1, 4, 4\)"),
+        (torch.zeros(2, 1, 4, 4).byte(), TypeError, r"got torch\.uint8"),
+        (np.zeros((2, 1, 4, 4)), TypeError, "got ndarray"),
+    ],
+)
+def test_what_is_no_image_is_refused(
+    axis: Axes, x: Tensor, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        tile(x, 2)
+    with pytest.raises(error, match=message):
+        show_images(axis, x, 2)
+    with pytest.raises(ValueError, match="gap must be at least 0, got -1"):
+        tile(images(2), 2, gap=-1)
+
+
+def test_colours_are_shown_as_they_are_and_cut(axis: Axes) -> None:
+    x = 1.5 * torch.rand(6, 3, 4, 3, generator=seeded(2)) - 0.2
+    show_images(axis, x, 3, ["one", "two"])
+    (shown,) = axis.images
+    seen = np.asarray(shown.get_array())
+    assert seen.shape == (10, 13, 3)
+    assert np.array_equal(seen, tile(x, 3).clamp(0, 1).numpy())
+
+
 def test_what_is_shown_is_the_sheet(axis: Axes) -> None:
     x = images(6)
     show_images(axis, x, 3)

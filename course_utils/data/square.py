@@ -20,7 +20,6 @@ from __future__ import annotations
 from itertools import pairwise
 from math import log, pi, sqrt
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,6 +27,7 @@ from torch import Tensor
 from course_utils.checks import check_option
 from course_utils.data.plane import Posterior, uniform
 from course_utils.data.scan import ScannedData
+from course_utils.quadrature import gauss_legendre
 
 RADII = torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
 AREAS = torch.cat([torch.zeros(1), torch.pi * RADII**2, torch.tensor([4.0])]).diff()
@@ -186,10 +186,9 @@ def _uniform_mmse(n: float) -> Tensor:
     Away from the edge u = 1 the integrand is flat.
     """
     ends = sorted({0.0, max(0.0, 1 - 10 * n), 1.0, 1 + 10 * n})
-    place, weight = map(torch.from_numpy, np.polynomial.legendre.leggauss(80))
     total = torch.zeros((), dtype=torch.float64)
     for a, b in pairwise(ends):
-        u = a + (b - a) * (place + 1) / 2
+        u, weight = map(torch.from_numpy, gauss_legendre(a, b, 80))
         log_density, _, variance = _truncated_normal(u, torch.tensor(n, dtype=u.dtype))
-        total = total + (b - a) * (weight * log_density.exp() * variance).sum()
-    return total
+        total = total + (weight * log_density.exp() * variance).sum()
+    return 2 * total  # u < 0 gives as much

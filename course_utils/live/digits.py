@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from course_utils.data.mnist import Images
+from course_utils.data.images import Images
 from course_utils.live.network import check_size, encode_grey, network_state
 from course_utils.live.panel import LivePanel, self_contained
 from course_utils.models.classifier import Classifier

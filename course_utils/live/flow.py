@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from course_utils.data import OlympicRings
+from course_utils.data.rings import OlympicRings
 from course_utils.live.panel import LivePanel, encode, linear_layers, self_contained
 from course_utils.live.stage import scene
-from course_utils.models.flow_matching import FlowMatching, VelocityNet
+from course_utils.models.flow_matching.model import FlowMatching
+from course_utils.models.flow_matching.velocity import TimeFeatures, VelocityNet
+from course_utils.networks.basic import MLPBackbone
+from course_utils.networks.conditioning import ClassLabels
 
 
 class FlowPanel(LivePanel):
@@ -23,7 +26,8 @@ class FlowPanel(LivePanel):
         data: the rings it was trained on, for their scale.
 
     Raises:
-        TypeError: the velocity is not a preconditioned :class:`VelocityNet`.
+        TypeError: the velocity is not a preconditioned :class:`VelocityNet` of linear
+            layers.
         ValueError: the classes are not the five rings.
     """
 
@@ -52,18 +56,25 @@ def velocity_state(model: FlowMatching) -> dict[str, Any]:
     those of the time with ``time_k``, and the class's row of ``embedding``.
     """
     network = model.velocity
-    if not isinstance(network, VelocityNet) or not network.preconditioned:
+    backbone = getattr(network, "backbone", None)
+    time = getattr(network, "time", None)
+    if not (
+        isinstance(network, VelocityNet)
+        and isinstance(backbone, MLPBackbone)
+        and isinstance(time, TimeFeatures)
+    ):
         plain = "a plain " if isinstance(network, VelocityNet) else ""
         raise TypeError(
-            "the panel runs a preconditioned VelocityNet,"
-            f" got {plain}{type(network).__name__}"
+            "the panel runs a preconditioned VelocityNet of linear layers,"
+            f" got {plain}{type(network).__name__} with {type(backbone).__name__}"
         )
-    embedding = network.embedding
+    known = network.condition
+    table = known.table if isinstance(known, ClassLabels) else None
     return {
-        "layers": linear_layers(network.net),
-        "space_k": network.space.k.tolist(),
-        "time_k": network.time.k.tolist(),
-        "nearest": network.NEAREST,
+        "layers": linear_layers(backbone.net),
+        "space_k": backbone.space.k.tolist(),
+        "time_k": time.waves.k.tolist(),
+        "nearest": time.NEAREST,
         "classes": network.classes,
-        "embedding": encode(embedding.weight) if embedding is not None else "",
+        "embedding": encode(table.weight) if table is not None else "",
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from course_utils.data import OlympicRings
+from course_utils.data.rings import OlympicRings
 from course_utils.live.panel import LivePanel, linear_layers, self_contained
 from course_utils.live.stage import scene
 from course_utils.models.normalizing_flow import (

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from course_utils.data import OlympicRings
-from course_utils.data.rings import CENTRES, INNER, OUTER
+from course_utils.data.rings import CENTRES, INNER, OUTER, OlympicRings
 
 
 def scene(data: OlympicRings) -> dict[str, Any]:

@@ -8,54 +8,74 @@ network never sees the same pixels twice (Simard et al. 2003).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import pi
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
-from course_utils.artifacts import trained
-from course_utils.checks import check_count, check_images, check_labels
-from course_utils.data.mnist import DIGITS, MNIST, Images
-from course_utils.training import History, fit_epochs
+from course_utils.checks import check_count, check_images, check_labels, check_shape
+from course_utils.data.images import Images, ImageSplits
+from course_utils.distributions import uniform
+from course_utils.networks.images import channels_last
+from course_utils.training import History, train_epochs
 
 
 class Classifier(nn.Module):
     """Four convolutions with batch normalization, and one linear layer.
 
     Args:
-        width: channels of the first layer; the others have twice as many.
+        width: channels of the first layer, w; the others have twice as many.
+        shape: (C, H, W) of an image, H and W at least 8.
+        classes: how many there are.
+
+    Raises:
+        ValueError: counts below 1, or another kind of shape.
     """
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(
+        self,
+        width: int = 16,
+        shape: Sequence[int] = (1, 28, 28),
+        classes: int = 10,
+    ) -> None:
         super().__init__()
-        w = check_count("width", width)
+        w, self.shape = check_count("width", width), check_shape(shape)
+        if len(self.shape) != 3 or min(self.shape[1:]) < 8:
+            raise ValueError(
+                "images must have a shape (C, H, W) with sides of at least 8 pixels,"
+                f" got {self.shape}"
+            )
+        channels, height, across = self.shape
         self.body = nn.Sequential(
-            *_convolution(1, w, 5, stride=2),  # (B, w, 14, 14)
+            *_convolution(channels, w, 5, stride=2),  # (B, w, 14, 14) of 28 × 28
             *_convolution(w, 2 * w, 3, pool=True),  # (B, 2w, 7, 7)
             *_convolution(2 * w, 2 * w, 3),
             *_convolution(2 * w, 2 * w, 3, pool=True),  # (B, 2w, 3, 3)
             nn.Flatten(),  # (B, 18w)
         )
-        self.head = nn.Linear(18 * w, DIGITS)
-        fast: nn.Module = self
-        fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        left = ((height + 1) // 8) * ((across + 1) // 8)  # places of the last layer
+        self.head = nn.Linear(2 * w * left, check_count("classes", classes))
+        channels_last(self)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees of images x (B, 1, 28, 28): (B, 18·width)."""
-        return self.body(check_images(x).contiguous(memory_format=torch.channels_last))
+        """What the last layer sees of images x (B, C, H, W): (B, 18·width)."""
+        check_images(x, shape=self.shape, like=self.head.weight)
+        return self.body(x.contiguous(memory_format=torch.channels_last))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of images x (B, 1, 28, 28) in [0, 1]: (B, 10).
+        """Logits of images x (B, C, H, W) in [0, 1]: (B, classes).
 
         Raises:
-            ValueError: images of another shape, NaN or infinite pixels.
+            TypeError, ValueError: images of another shape, dtype or device; NaN or
+                infinite pixels.
         """
         return self.head(self.features(x))
 
     @torch.no_grad()
     def log_prob(self, x: Tensor, chunk: int = 1000) -> Tensor:
-        """log p(c|x) of any number of images, (N, 10), in nats; in evaluation mode."""
+        """log p(c|x) of any number of images, (N, C), in nats; in evaluation mode."""
         was_training = self.training
         self.eval()
         try:
@@ -89,7 +109,7 @@ def augment(
     shift: float = 2.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Each image (B, 1, 28, 28) turned, scaled, sheared and shifted at random.
+    """Each image (B, C, H, W) turned, scaled, sheared and shifted at random.
 
     Args:
         x: images.
@@ -99,13 +119,14 @@ def augment(
         shift: largest shift along each axis, in pixels.
         generator: source of randomness.
     """
-    u = 2 * torch.rand(5, len(x), generator=generator) - 1  # (5, B) in [−1, 1]
+    u = 2 * uniform((5, len(x)), x, generator) - 1  # (5, B) in [−1, 1]
     angle, size, slant = u[0] * turn * pi / 180, 1 + u[1] * scale, u[2] * shear
-    move = u[3:] * shift * 2 / x.shape[-1]  # the width of the image is 2
+    sides = u.new_tensor(x.shape[:1:-1])[:, None]  # W, H
+    move = u[3:] * shift * 2 / sides  # each side of the image is 2
     c, s = angle.cos() / size, angle.sin() / size
     affine = torch.stack([c, slant - s, move[0], s, c, move[1]], dim=1).view(-1, 2, 3)
-    grid = affine_grid(affine, list(x.shape), align_corners=False)  # (B, 28, 28, 2)
-    return grid_sample(x, grid, align_corners=False)
+    grid = affine_grid(affine, list(x.shape), align_corners=False)  # (B, H, W, 2)
+    return grid_sample(x, grid.to(x.dtype), align_corners=False)
 
 
 def plain_cross_entropy(model: Classifier, batch: tuple[Tensor, ...]) -> Tensor:
@@ -131,7 +152,7 @@ def held_out(model: Classifier, images: Images) -> dict[str, Tensor]:
 
 def train_classifier(
     model: Classifier,
-    data: MNIST,
+    data: ImageSplits,
     *,
     epochs: int = 12,
     batch: int = 128,
@@ -139,7 +160,7 @@ def train_classifier(
     augmented: bool = True,
 ) -> History:
     """Train on ``data.train``; validate on ``data.validation`` after each epoch."""
-    return fit_epochs(
+    return train_epochs(
         model,
         data.train,
         augmented_cross_entropy if augmented else plain_cross_entropy,
@@ -147,22 +168,18 @@ def train_classifier(
         batch=batch,
         lr=lr,
         warmup=200,
-        validate=lambda: held_out(model, data.validation),
+        measure=lambda model: held_out(model, data.validation),
     )
 
 
-def judge(data: MNIST) -> tuple[Classifier, History]:
-    """The book's classifier of digits, trained at most once on each machine."""
-    return trained("classifier", Classifier, train_classifier, data=data)
-
-
 def confusion(log_p: Tensor, label: Tensor) -> Tensor:
-    """How many images of digit i (row) were taken for digit j (column): (10, 10).
+    """How many images of class i (row) were taken for class j (column): (C, C).
 
     Args:
-        log_p: log p(c|x), (N, 10).
+        log_p: log p(c|x), (N, C).
         label: the truth, (N,).
     """
-    check_labels(label, classes=DIGITS, batch=len(log_p))
-    pairs = DIGITS * label + log_p.argmax(dim=1)
-    return pairs.bincount(minlength=DIGITS**2).view(DIGITS, DIGITS)
+    count, classes = log_p.shape
+    check_labels(label, classes=classes, batch=count)
+    pairs = classes * label + log_p.argmax(dim=1)
+    return pairs.bincount(minlength=classes**2).view(classes, classes)

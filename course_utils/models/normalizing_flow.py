@@ -16,17 +16,25 @@ Flows (arXiv:1906.04032).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from math import exp, log, pi
+from collections.abc import Sequence
+from math import exp, log, prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.checks import check_count, check_option, check_points, check_positive
-from course_utils.data import PlaneData
-from course_utils.networks import FourierFeatures, mlp
-from course_utils.training import History, train
+from course_utils.checks import (
+    check_count,
+    check_option,
+    check_positive,
+    check_samples,
+    check_shape,
+    split_batch,
+)
+from course_utils.distributions import normal, normal_log_prob
+from course_utils.networks.basic import FourierFeatures, mlp
+from course_utils.training import History, Measure, Stream, train_fresh
 
 # --- layers: each maps x to (y, log|det ∂y/∂x|), shapes (B, D) and (B,) ---------------
 
@@ -243,35 +251,40 @@ class RationalQuadraticSpline:
 class NormalizingFlow(nn.Module):
     """φ = φ_L ∘ … ∘ φ_1 with a standard normal base.
 
+    The layers see a sample of any shape as a row of its D values.
+
     Args:
         layers: φ_1 … φ_L, in the order in which they turn noise into data.
-        dim: D.
+        shape: of one sample.
     """
 
     layers: Sequence[Bijection]
+    classes = 0
 
-    def __init__(self, layers: Sequence[Bijection], dim: int = 2) -> None:
+    def __init__(
+        self, layers: Sequence[Bijection], shape: Sequence[int] = (2,)
+    ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
-        self.dim = check_count("dim", dim)
+        self.shape = check_shape(shape)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """z (B, D) → y = φ(z) and log|det ∂y/∂z| (B,)."""
-        z = self._check(z)
-        log_det = z.new_zeros(len(z))
+        """z (B, *shape) → y = φ(z) and log|det ∂y/∂z| (B,)."""
+        x = self.check(z).flatten(1)  # (B, D)
+        log_det = x.new_zeros(len(x))
         for layer in self.layers:
-            z, term = layer(z)
+            x, term = layer(x)
             log_det = log_det + term
-        return z, log_det
+        return x.view_as(z), log_det
 
     def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """y (B, D) → z = φ⁻¹(y) and log|det ∂z/∂y| (B,)."""
-        y = self._check(y)
-        log_det = y.new_zeros(len(y))
+        """y (B, *shape) → z = φ⁻¹(y) and log|det ∂z/∂y| (B,)."""
+        x = self.check(y).flatten(1)  # (B, D)
+        log_det = x.new_zeros(len(x))
         for layer in reversed(self.layers):
-            y, term = layer.inverse(y)
+            x, term = layer.inverse(x)
             log_det = log_det + term
-        return y, log_det
+        return x.view_as(y), log_det
 
     def log_prob_parts(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """log p_Z(φ⁻¹(y)) and log|det ∂φ⁻¹/∂y|, each (B,), in nats.
@@ -279,20 +292,21 @@ class NormalizingFlow(nn.Module):
         log p(y) is their sum.
         """
         z, log_det = self.inverse(y)
-        return -0.5 * (z**2).sum(1) - 0.5 * self.dim * log(2 * pi), log_det
+        return normal_log_prob(z), log_det
 
     def log_prob(self, y: Tensor) -> Tensor:
-        """log p(y) in nats, shape (B,), for y (B, D).
+        """log p(y) in nats, shape (B,), for y (B, *shape).
 
         Raises:
-            TypeError, ValueError: not a batch of finite points of the model's dtype.
+            TypeError, ValueError: not a batch of finite samples of the model's shape,
+                dtype and device.
         """
         log_p_z, log_det = self.log_prob_parts(y)
         return log_p_z + log_det
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n points (n, D) drawn from the model.
+        """n samples (n, *shape) drawn from the model.
 
         Raises:
             ValueError: n < 1.
@@ -300,51 +314,50 @@ class NormalizingFlow(nn.Module):
         return self(self.base_sample(n, generator))[0]
 
     def base_sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n points (n, D) of the base N(0, I), in the model's dtype."""
-        return torch.randn(
-            check_count("n", n), self.dim, generator=generator, dtype=self._dtype()
-        )
+        """n samples (n, *shape) of the base N(0, I), like the model's weights."""
+        return normal((check_count("n", n), *self.shape), self._weight(), generator)
 
     @torch.no_grad()
     def path(self, z: Tensor) -> Tensor:
-        """Where every coupling takes z: (C + 1, B, D) for C couplings, from z to φ(z).
+        """Where every coupling takes z: (C + 1, B, *shape) for C couplings, z to φ(z).
 
         A permutation is not a step: it relabels the coordinates of all that came
         before, so the whole path is drawn in the coordinates of the data and each step
         moves along x_b only.
         """
-        frames = [self._check(z)]
+        frames = [self.check(z).flatten(1)]
         for layer in self.layers:
             if isinstance(layer, Permutation):
                 frames = [layer(frame)[0] for frame in frames]
             else:
                 frames.append(layer(frames[-1])[0])
-        return torch.stack(frames)
+        return torch.stack(frames).unflatten(2, self.shape)
 
     @torch.no_grad()
     def inverse_path(self, y: Tensor) -> Tensor:
-        """The same path backwards: (C + 1, B, D), from y to φ⁻¹(y)."""
-        y = self._check(y)
+        """The same path backwards: (C + 1, B, *shape), from y to φ⁻¹(y)."""
+        y = self.check(y).flatten(1)
         # the data's coordinates are y[:, order]
-        frames, order = [y], torch.arange(self.dim)
+        frames, order = [y], torch.arange(prod(self.shape), device=y.device)
         for layer in reversed(self.layers):
             y = layer.inverse(y)[0]
             if isinstance(layer, Permutation):
                 order = layer.order[order]
             else:
                 frames.append(y[:, order])
-        return torch.stack(frames)
+        return torch.stack(frames).unflatten(2, self.shape)
 
-    def _dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
+    def check(self, x: Tensor) -> Tensor:
+        """Return ``x`` if it is a batch of samples for this model."""
+        return check_samples(x, shape=self.shape, like=self._weight())
 
-    def _check(self, x: Tensor) -> Tensor:
-        return check_points(x, dim=self.dim, dtype=self._dtype())
+    def _weight(self) -> Tensor:
+        return next(self.parameters())
 
 
-def negative_log_likelihood(flow: NormalizingFlow, y: Tensor) -> Tensor:
-    """−log p(y) of every point, shape (B,), in nats: its mean is the loss."""
-    return -flow.log_prob(y)
+def negative_log_likelihood(flow: NormalizingFlow, batch: Any) -> Tensor:
+    """−log p(y) of every sample of a batch, (B,), in nats: its mean is the loss."""
+    return -flow.log_prob(split_batch(batch)[0])
 
 
 # --- the two flows of the course ------------------------------------------------------
@@ -402,30 +415,30 @@ def _interleave(couplings: Sequence[Bijection], permutation: str) -> Normalizing
     return NormalizingFlow(layers)
 
 
-def fit_affine_flow(
-    data: PlaneData,
-    validate: Callable[[NormalizingFlow], Mapping[str, Tensor]] | None = None,
-    epoch: int = 100,
-    frequencies: int = 12,
-) -> tuple[NormalizingFlow, History]:
-    """The book's affine flow, trained on ``data`` in 1,800 steps: flow and history.
+def train_affine_flow(
+    flow: NormalizingFlow,
+    data: Stream,
+    *,
+    measure: Measure[NormalizingFlow] | None = None,
+    steps_per_epoch: int = 100,
+) -> History:
+    """Train a flow of affine couplings on fresh points, as the book does.
 
     Args:
-        data: what to train on.
-        validate: held-out quantities of the flow so far.
-        epoch: validate at the start and after each ``epoch`` steps.
-        frequencies: Fourier features of the networks' input, 0 for none.
+        flow: trained in place.
+        data: where the points come from.
+        measure: held-out quantities of the flow so far.
+        steps_per_epoch: measure at the start and after each epoch of so many steps.
     """
-    torch.manual_seed(0)
-    flow = affine_flow(couplings=12, width=32, frequencies=frequencies)
-    history = train(
+    return train_fresh(
         flow,
+        data,
         negative_log_likelihood,
-        data.batches(256, torch.Generator().manual_seed(2)),
-        1800,
+        steps=1800,
+        batch=256,
         lr=3e-3,
         clip=0.3,
-        validate=(lambda: validate(flow)) if validate else None,
-        epoch=epoch,
+        measure=measure,
+        steps_per_epoch=steps_per_epoch,
+        generator=torch.Generator().manual_seed(2),
     )
-    return flow, history

@@ -6,39 +6,50 @@ other two:
     x̂₀ = (x_t − σ·ε̂)/α = (α·x_t − σ·v̂)/(α² + σ²)
     ε̂  = (x_t − α·x̂₀)/σ = (σ·x_t + α·v̂)/(α² + σ²)
 
-    loss = E‖ε̂(x_t, t) − ε‖²    (summed over the coordinates)
+    loss = E‖ε̂(x_t, t) − ε‖²    (summed over the values of a sample)
 
 Sources: Ho et al. 2020 (arXiv:2006.11239); Salimans and Ho 2022, v (arXiv:2202.00512);
-Karras et al. 2022, preconditioning (arXiv:2206.00364); Vaswani et al. 2017, the
-sinusoidal embedding (arXiv:1706.03762).
+Karras et al. 2022, preconditioning (arXiv:2206.00364).
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from course_utils.checks import (
-    check_condition,
-    check_count,
     check_option,
-    check_points,
     check_positive,
+    check_samples,
+    check_shape,
+    split_batch,
 )
+from course_utils.distributions import normal_like, same_time
 from course_utils.models.diffusion.schedules import Level, Schedule, jump
-from course_utils.networks import FourierFeatures, mlp
+from course_utils.models.guidance import check_guided, guide
+from course_utils.networks.basic import (
+    FourierFeatures,
+    MLPBackbone,
+    SinusoidalEmbedding,
+)
+from course_utils.networks.conditioning import (
+    ClassLabels,
+    Condition,
+    Conditioning,
+    Unconditional,
+)
 from course_utils.solvers import value_and_divergence
 
-Batch = Tensor | tuple[Tensor, Tensor]  # x₀ (B, D), or x₀ and its classes (B,)
 KINDS = ("x0", "eps", "v")
 
 
 class Prediction(NamedTuple):
-    """One guess in its three forms, each (B, D)."""
+    """One guess in its three forms, each (B, *shape)."""
 
     x0: Tensor
     eps: Tensor
@@ -63,17 +74,19 @@ def convert(kind: str, output: Tensor, x: Tensor, level: Level) -> Prediction:
     return Prediction(x0, (sigma * x + alpha * output) / power, output)
 
 
-class Denoiser(nn.Module, ABC):
+class Denoiser(nn.Module):
     """Anything that guesses the noise: a network, or the truth.
+
+    A subclass says the guess in :meth:`at`.
 
     Args:
         schedule: α and σ.
-        dim: D.
-        classes: number of classes; 0 for a denoiser that knows none.
-        data_std: standard deviation of a coordinate of the data.
+        shape: of one sample.
+        condition: what it knows beside x_t and t; nothing by default.
+        data_std: standard deviation of a value of the data.
 
     Attributes:
-        kind: what ``forward`` returns: "x0", "eps" or "v".
+        kind: what the guess is: "x0", "eps" or "v".
     """
 
     kind = "eps"
@@ -81,81 +94,66 @@ class Denoiser(nn.Module, ABC):
     def __init__(
         self,
         schedule: Schedule,
-        dim: int = 2,
-        classes: int = 0,
+        shape: Sequence[int] = (2,),
+        condition: Conditioning | None = None,
         data_std: float = 1.0,
     ) -> None:
         super().__init__()
         self.schedule = schedule
-        self.dim = check_count("dim", dim)
-        self.classes = check_count("classes", classes, least=0)
+        self.shape = check_shape(shape)
+        self.condition = condition or Unconditional()
         self.data_std = check_positive("data_std", data_std)
 
-    @abstractmethod
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """The guess (B, D) for x_t (B, D), t (B,) and label (B,)."""
+    @property
+    def classes(self) -> int:
+        """The number of classes that it knows, 0 for none."""
+        return self.condition.classes
 
-    def predict(
-        self, x: Tensor, t: float | Tensor, label: Tensor | None = None
-    ) -> Prediction:
-        """x̂₀, ε̂ and v̂ for x_t (B, D), t a number or (B,), and label (B,).
+    @abstractmethod
+    def at(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The guess, for times and a condition that are as they should be."""
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
+        """The guess (B, *shape) for x_t (B, *shape), t (B,) and condition (B, …).
 
         Raises:
-            ValueError: t outside the schedule; labels missing, out of range or
-                unexpected.
+            TypeError, ValueError: t that is not a time in [first, last] for each
+                sample; a condition that is missing, malformed or unexpected.
+        """
+        self.schedule.check_learnt(t, len(x))
+        self.condition.check(condition, len(x))
+        return self.at(x, t, condition)
+
+    def predict(
+        self, x: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Prediction:
+        """x̂₀, ε̂ and v̂ for x_t (B, *shape), t a number or (B,), and condition (B, …).
+
+        Raises:
+            TypeError, ValueError: as for :meth:`forward`.
         """
         if not isinstance(t, Tensor):
-            t = x.new_full((len(x),), t)
-        self.schedule.check(t)
-        check_condition(label, classes=self.classes, batch=len(x))
-        level = Level(self.schedule.alpha(t)[:, None], self.schedule.sigma(t)[:, None])
-        return convert(self.kind, self(x, t, label), x, level)
+            t = same_time(t, x)
+        guess = self(x, t, condition)
+        return convert(self.kind, guess, x, self.schedule.levels(t, x))
 
     def x0_and_divergence(
-        self, x: Tensor, t: float, label: Tensor | None = None
+        self, x: Tensor, t: float, condition: Condition = None
     ) -> tuple[Tensor, Tensor]:
-        """x̂₀ (B, D) and Σ_i ∂x̂₀_i/∂x_i (B,), exact: a backward pass each."""
-        return value_and_divergence(lambda y: self.predict(y, t, label).x0, x)
+        """x̂₀ (B, *shape) and Σ_i ∂x̂₀_i/∂x_i (B,), exact: a backward pass each."""
+        return value_and_divergence(lambda y: self.predict(y, t, condition).x0, x)
 
-    def check(self, x: Tensor, label: Tensor | None) -> None:
-        """Refuse what is no batch of points, or labels missing or out of range."""
-        check_points(x, dim=self.dim, dtype=self.dtype)
-        check_condition(label, classes=self.classes, batch=len(x))
+    def check(self, x: Tensor, condition: Condition) -> None:
+        """Refuse what is no batch of samples for this model, or a wrong condition."""
+        check_samples(x, shape=self.shape, like=next(self.parameters(), None))
+        self.condition.check(condition, len(x))
 
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """The dtype of the parameters, None if there are none."""
-        return next((p.dtype for p in self.parameters()), None)
+    def reference(self) -> Tensor:
+        """A tensor whose dtype and device samples should have: a weight, if any."""
+        return next(self.parameters(), torch.empty(()))
 
 
 # --- networks -------------------------------------------------------------------------
-
-
-class SinusoidalEmbedding(nn.Module):
-    """PE(t)_{2i} = sin(t/10000^{2i/d}),   PE(t)_{2i+1} = cos(t/10000^{2i/d}).
-
-    Here t is the time step of a sample, one number, where in a language model it is the
-    place of a token. The slow waves tell far times apart, the fast ones near times.
-
-    Shapes: t (B,) → (B, d).
-
-    Args:
-        dim: d, even.
-    """
-
-    rate: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        if check_count("dim", dim, least=2) % 2:
-            raise ValueError(f"dim must be even, got {dim}")
-        self.out_dim = dim
-        i = torch.arange(dim // 2, dtype=torch.float64)
-        self.register_buffer("rate", (10000 ** (-2 * i / dim)).float())
-
-    def forward(self, t: Tensor) -> Tensor:
-        angle = t[:, None] * self.rate.to(t.dtype)  # (B, d/2)
-        return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
 
 
 class LogSNRFeatures(nn.Module):
@@ -200,64 +198,130 @@ class NoiseNet(Denoiser):
 
     Args:
         schedule: α and σ.
+        backbone: net.
+        time: what the network sees of t, (B,) → (B, T).
         data_std: d.
-        width, depth: width and number of the hidden layers.
-        frequencies: Fourier features of each coordinate, 0 for none.
-        time: how the network sees t: "log-SNR" (Fourier features of λ), "sinusoidal"
-            (the transformer's embedding, for steps 1 … T) or "plain".
-        time_dim: size d of the sinusoidal embedding.
-        classes: number of classes; 0 for a network that knows none.
+        shape: of one sample.
+        condition: what it knows beside x_t and t; nothing by default.
         preconditioned: False for the plain network.
-
-    Raises:
-        ValueError: counts below 1 (frequencies and classes: below 0), unknown options.
     """
-
-    TIMES = ("log-SNR", "sinusoidal", "plain")
 
     def __init__(
         self,
         schedule: Schedule,
+        backbone: nn.Module,
+        time: nn.Module,
         data_std: float = 1.0,
         *,
-        dim: int = 2,
-        width: int = 96,
-        depth: int = 3,
-        frequencies: int = 16,
-        time: str = "log-SNR",
-        time_dim: int = 32,
-        classes: int = 0,
+        shape: Sequence[int] = (2,),
+        condition: Conditioning | None = None,
         preconditioned: bool = True,
     ) -> None:
-        super().__init__(schedule, dim, classes, data_std)
+        super().__init__(schedule, shape, condition, data_std)
+        self.backbone, self.time = backbone, time
         self.preconditioned = preconditioned
-        self.space = FourierFeatures(dim, frequencies)
-        self.time: SinusoidalEmbedding | LogSNRFeatures | PlainTime
-        if check_option("time", time, self.TIMES) == "sinusoidal":
-            self.time = SinusoidalEmbedding(time_dim)
-        else:
-            make = LogSNRFeatures if time == "log-SNR" else PlainTime
-            self.time = make(schedule)
-        hidden = [check_count("width", width)] * check_count("depth", depth)
-        inputs = self.space.out_dim + self.time.out_dim
-        self.embedding = nn.Embedding(classes, width // 4) if classes else None
-        inputs += width // 4 if classes else 0
-        self.net = mlp([inputs, *hidden, dim], zero_last=True)
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def at(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        time = self.time(t).to(x.dtype)  # (B, T)
+        known = self.condition(condition, len(x))  # (B, E)
         if not self.preconditioned:
-            return self.net(self._join(x, t, label))
-        alpha = self.schedule.alpha(t)[:, None]  # (B, 1)
-        sigma = self.schedule.sigma(t)[:, None]
+            return self.backbone(x, time, known)
+        alpha, sigma = self.schedule.levels(t, x)  # (B, 1, …)
         m = (alpha**2 * self.data_std**2 + sigma**2).sqrt()
-        left = self.net(self._join(x / m, t, label))
+        left = self.backbone(x / m, time, known)
         return sigma / m**2 * x + alpha * self.data_std / m * left
 
-    def _join(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-        parts = [self.space(x), self.time(t)]
-        if self.embedding is not None:
-            parts.append(self.embedding(label))
-        return torch.cat(parts, dim=1)
+
+TIMES = ("log-SNR", "sinusoidal", "plain")
+
+
+def mlp_denoiser(
+    schedule: Schedule,
+    data_std: float = 1.0,
+    *,
+    shape: Sequence[int] = (2,),
+    classes: int = 0,
+    time: str = "log-SNR",
+    time_dim: int = 32,
+    preconditioned: bool = True,
+    width: int = 96,
+    depth: int = 3,
+    frequencies: int = 16,
+) -> NoiseNet:
+    """The denoiser of the plane: linear layers on Fourier features.
+
+    Args:
+        schedule: α and σ.
+        data_std: standard deviation of a value of the data.
+        shape: of one sample.
+        classes: number of classes; 0 for a network that knows none.
+        time: how the network sees t: "log-SNR" (Fourier features of λ), "sinusoidal"
+            (the transformer's embedding, for steps 1 … T) or "plain".
+        time_dim: size d of the sinusoidal embedding.
+        preconditioned: whether it gets the head start of :class:`NoiseNet`.
+        width, depth, frequencies: of the :class:`MLPBackbone`.
+
+    Raises:
+        ValueError: counts below 1 (frequencies and classes: below 0), unknown options.
+    """
+    seen: SinusoidalEmbedding | LogSNRFeatures | PlainTime
+    if check_option("time", time, TIMES) == "sinusoidal":
+        seen = SinusoidalEmbedding(time_dim)
+    else:
+        seen = (LogSNRFeatures if time == "log-SNR" else PlainTime)(schedule)
+    condition = ClassLabels(classes, width // 4) if classes else Unconditional()
+    backbone = MLPBackbone(
+        shape,
+        seen.out_dim,
+        condition.out_dim,
+        width=width,
+        depth=depth,
+        frequencies=frequencies,
+    )
+    return NoiseNet(
+        schedule,
+        backbone,
+        seen,
+        data_std,
+        shape=shape,
+        condition=condition,
+        preconditioned=preconditioned,
+    )
+
+
+class GuidedDenoiser(Denoiser):
+    """ε̂(x, t) + w·(ε̂(x, t | c) − ε̂(x, t)): pulled towards the condition.
+
+    Args:
+        denoiser: knows a condition.
+        strength: w; 0 ignores the condition, 1 is the plain conditional guess.
+        plain: what gives ε̂(x, t), of the same kind and schedule; by default
+            ``denoiser`` without its condition.
+
+    Raises:
+        ValueError: a denoiser that cannot do without its condition, and no other.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, strength: float, plain: Denoiser | None = None
+    ) -> None:
+        known = denoiser.condition
+        super().__init__(
+            denoiser.schedule,
+            denoiser.shape,
+            check_guided(known) if plain is None else known,
+            denoiser.data_std,
+        )
+        self.denoiser, self.strength, self.plain = denoiser, strength, plain
+
+    def at(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        plain = self.plain or self.denoiser
+        strength = 0.0 if condition is None else self.strength
+        return guide(
+            lambda: plain.predict(x, t).eps,
+            lambda: self.denoiser.predict(x, t, condition).eps,
+            strength,
+        )
 
 
 # --- the loss -------------------------------------------------------------------------
@@ -265,7 +329,7 @@ class NoiseNet(Denoiser):
 
 @dataclass
 class DiffusionLoss:
-    """‖ε̂(x_t, t) − ε‖² of every sample, summed over the coordinates, shape (B,).
+    """‖ε̂(x_t, t) − ε‖² of every sample, summed over its values, shape (B,).
 
     Args:
         kind: "eps", or "x0" or "v" for the error of those.
@@ -278,11 +342,12 @@ class DiffusionLoss:
     def __post_init__(self) -> None:
         check_option("kind", self.kind, KINDS)
 
-    def __call__(self, model: Denoiser, batch: Batch) -> Tensor:
-        x0, label = batch if isinstance(batch, tuple) else (batch, None)
-        t = model.schedule.draw_time(len(x0), self.generator).to(x0.dtype)
-        eps = torch.randn(x0.shape, generator=self.generator, dtype=x0.dtype)
-        return self.at(model, x0, t, eps, label)
+    def __call__(self, model: Denoiser, batch: Any) -> Tensor:
+        """The loss of a batch: samples, or samples and their condition."""
+        x0, condition = split_batch(batch)
+        model.check(x0, condition)
+        t = model.schedule.draw_time(x0, self.generator)
+        return self.at(model, x0, t, normal_like(x0, self.generator), condition)
 
     def at(
         self,
@@ -290,15 +355,11 @@ class DiffusionLoss:
         x0: Tensor,
         t: Tensor,
         eps: Tensor,
-        label: Tensor | None = None,
+        condition: Condition = None,
     ) -> Tensor:
         """The same for given times and noise."""
         x = jump(model.schedule, x0, t, eps)
-        guess = model.predict(x, t, label)
-        if self.kind == "eps":
-            return ((guess.eps - eps) ** 2).sum(1)
-        level = Level(
-            *(f(t)[:, None] for f in (model.schedule.alpha, model.schedule.sigma))
-        )
-        truth = convert("x0", x0, x, level)
-        return ((getattr(guess, self.kind) - getattr(truth, self.kind)) ** 2).sum(1)
+        guess = model.predict(x, t, condition)
+        truth = convert("x0", x0, x, model.schedule.levels(t, x))._replace(eps=eps)
+        error = getattr(guess, self.kind) - getattr(truth, self.kind)
+        return error.square().flatten(1).sum(1)

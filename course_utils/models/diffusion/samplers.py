@@ -20,18 +20,28 @@ Sources: Ho et al. 2020 (arXiv:2006.11239); Song, Meng and Ermon 2021, DDIM
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_condition, check_count, check_option
-from course_utils.models.diffusion.denoiser import Denoiser
-from course_utils.models.diffusion.schedules import Schedule, transition
+from course_utils.checks import check_count, check_option
+from course_utils.distributions import normal, normal_like
+from course_utils.models.diffusion.denoiser import Denoiser, Prediction
+from course_utils.models.diffusion.schedules import (
+    Schedule,
+    check_continuous,
+    transition,
+)
+from course_utils.networks.conditioning import Condition
 from course_utils.solvers import Heun, Solver
 
 StartStd = float | Tensor | None  # a number, one for each class (C,), or the default
+Guess = Callable[[Tensor, float], Prediction]  # x_t (B, …) and t → x̂₀, ε̂ and v̂
+Noise = Callable[[], Tensor]  # z ~ N(0, I), shaped like x_t
 
 
 class Trajectory(NamedTuple):
@@ -39,8 +49,8 @@ class Trajectory(NamedTuple):
 
     Attributes:
         times: T + 1 falling times.
-        x: x_t at each of them, (T + 1, B, D).
-        x0: the guess x̂₀(x_t, t) at each but the last, (T, B, D).
+        x: x_t at each of them, (T + 1, B, *shape).
+        x0: the guess x̂₀(x_t, t) at each but the last, (T, B, *shape).
     """
 
     times: list[float]
@@ -49,16 +59,16 @@ class Trajectory(NamedTuple):
 
 
 def start_deviation(
-    denoiser: Denoiser, label: Tensor | None = None, start_std: StartStd = None
+    denoiser: Denoiser, condition: Condition = None, start_std: StartStd = None
 ) -> Tensor:
-    """Standard deviation of the noise that sampling starts with: () or (B, 1).
+    """Standard deviation of the noise that sampling starts with: () or (B, 1, …, 1).
 
     By default √(α²d² + σ²) at the last time, the deviation of x_t itself when that of
     the data is d. With VE, N(0, 1) is not it: σ = 1 comes on top of the data.
 
     Args:
         denoiser: its schedule, and its ``data_std`` d.
-        label: classes (B,), read if there is a deviation for each of them.
+        condition: classes (B,), read if there is a deviation for each of them.
         start_std: a number, or one for each class (C,).
 
     Raises:
@@ -72,114 +82,134 @@ def start_deviation(
         raise ValueError(f"start_std must be above 0, got {start_std}")
     if std.ndim == 0:
         return std
-    if label is None or std.shape != (denoiser.classes,):
+    if condition is None or std.shape != (denoiser.classes,):
         raise ValueError(
             f"start_std must be a number or, for a denoiser with classes, of shape "
             f"({denoiser.classes},), got {tuple(std.shape)}"
         )
-    return std[label][:, None]
+    each = std.to(condition.device)[condition]
+    return each.view(-1, *[1] * len(denoiser.shape))
 
 
+@dataclass(eq=False)
 class Sampler(ABC):
-    """The loop; a subclass says what a step is.
+    """The loop; a subclass says in :meth:`move` what a step is.
 
-    Args:
+    Attributes:
         denoiser: a network, or the truth.
         start_std: see :func:`start_deviation`.
         even_in: spacing of the times, "t" or "log-SNR".
     """
 
-    def __init__(
-        self, denoiser: Denoiser, *, start_std: StartStd = None, even_in: str = "t"
-    ) -> None:
-        self.denoiser = denoiser
-        self.schedule: Schedule = denoiser.schedule
-        self.start_std = start_std
-        self.even_in = even_in
+    denoiser: Denoiser
+    _: KW_ONLY
+    start_std: StartStd = None
+    even_in: str = "t"
 
     @abstractmethod
+    def move(self, guess: Guess, x: Tensor, t: float, s: float, noise: Noise) -> Tensor:
+        """x_t → x_s for s < t, both (B, *shape).
+
+        Args:
+            guess: x_t and t → x̂₀, ε̂ and v̂.
+            x: x_t.
+            t, s: from where to where.
+            noise: draws z ~ N(0, I).
+        """
+
+    @property
+    def schedule(self) -> Schedule:
+        """α and σ."""
+        return self.denoiser.schedule
+
     def step(
         self,
         x: Tensor,
         t: float,
         s: float,
-        label: Tensor | None = None,
+        condition: Condition = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """x_t → x_s for s < t, both (B, D)."""
+        """x_t → x_s for s < t, both (B, *shape)."""
+
+        def guess(x: Tensor, t: float) -> Prediction:
+            return self.denoiser.predict(x, t, condition)
+
+        return self.move(guess, x, t, s, lambda: normal_like(x, generator))
 
     def start(
         self,
         n: int,
-        label: Tensor | None = None,
+        condition: Condition = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """n points (n, D) of the noise at the last time."""
-        classes = self.denoiser.classes
-        check_condition(label, classes=classes, batch=check_count("n", n))
-        noise = torch.randn(
-            n, self.denoiser.dim, generator=generator, dtype=self.denoiser.dtype
-        )
-        std = start_deviation(self.denoiser, label, self.start_std)
+        """n samples (n, *shape) of the noise at the last time."""
+        self.denoiser.condition.check(condition, check_count("n", n))
+        shape = (n, *self.denoiser.shape)
+        noise = normal(shape, self.denoiser.reference(), generator)
+        std = start_deviation(self.denoiser, condition, self.start_std)
         return std.to(noise.dtype) * noise
 
     @torch.no_grad()
     def sample(
         self,
         n: int,
-        label: Tensor | None = None,
+        condition: Condition = None,
         *,
         steps: int = 50,
         clean: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """n points (n, D); a denoiser with classes needs n labels.
+        """n samples (n, *shape); a conditional denoiser needs n conditions.
 
         Args:
-            n: number of points.
-            label: classes (n,).
+            n: number of samples.
+            condition: what the denoiser has to know, (n, …).
             steps: number of steps.
             clean: end with the guess x̂₀ instead of x at the first time, which still
                 holds noise σ(first).
             generator: source of the starting noise and of that of the steps.
 
         Raises:
-            ValueError: n < 1 or steps < 1; labels missing, out of range or unexpected.
+            TypeError, ValueError: n < 1 or steps < 1; a condition that is missing,
+                malformed or unexpected.
         """
-        x = self.start(n, label, generator)
+        x = self.start(n, condition, generator)
         times = self.schedule.times(steps, self.even_in)
         for t, s in pairwise(times):
-            x = self.step(x, t, s, label, generator)
+            x = self.step(x, t, s, condition, generator)
         noisy = float(self.schedule.at(times[-1]).sigma) > 0
-        return self.denoiser.predict(x, times[-1], label).x0 if clean and noisy else x
+        if clean and noisy:
+            return self.denoiser.predict(x, times[-1], condition).x0
+        return x
 
     @torch.no_grad()
     def path(
         self,
         start: Tensor,
-        label: Tensor | None = None,
+        condition: Condition = None,
         *,
         steps: int = 50,
         generator: torch.Generator | None = None,
     ) -> Trajectory:
-        """Where the noise ``start`` (B, D) of the last time goes, and x̂₀ on the way.
+        """Where the noise ``start`` (B, *shape) of the last time goes, and x̂₀ there.
 
         Raises:
-            TypeError, ValueError: as for :meth:`sample`; no batch of points.
+            TypeError, ValueError: as for :meth:`sample`; no batch of samples.
         """
-        self.denoiser.check(start, label)
+        self.denoiser.check(start, condition)
         times = self.schedule.times(steps, self.even_in)
         x, x0 = [start], []
         for t, s in pairwise(times):
-            x0.append(self.denoiser.predict(x[-1], t, label).x0)
-            x.append(self.step(x[-1], t, s, label, generator))
+            x0.append(self.denoiser.predict(x[-1], t, condition).x0)
+            x.append(self.step(x[-1], t, s, condition, generator))
         return Trajectory(times, torch.stack(x), torch.stack(x0))
 
 
 def bridge(
     schedule: Schedule, x: Tensor, x0: Tensor, t: float, s: float
 ) -> tuple[Tensor, Tensor]:
-    """Mean (B, D) and variance () of q(x_s | x_t, x_0), for less noise at s.
+    """Mean (B, …) and variance () of q(x_s | x_t, x_0), for less noise at s.
 
     α_ts·σ_s²/σ_t²·x_t + α_s·σ²_ts/σ_t²·x_0   and   σ̃² = σ_s²·σ²_ts/σ_t².
     """
@@ -189,116 +219,78 @@ def bridge(
     return ratio * kept * x + then.alpha * added / now.sigma**2 * x0, added * kept
 
 
+@dataclass(eq=False)
 class DDPM(Sampler):
     """A draw from q(x_s | x_t, x̂₀), the ancestral step.
 
-    Args:
+    Attributes:
         variance: "small", σ̃², the right one if x̂₀ is the truth; or "large", σ²_ts (β_t
             for neighbours), the right one if the data are N(0, I). No noise is added on
             the way to σ_s = 0.
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        *,
-        variance: str = "small",
-        start_std: StartStd = None,
-        even_in: str = "t",
-    ) -> None:
-        super().__init__(denoiser, start_std=start_std, even_in=even_in)
-        self.variance = check_option("variance", variance, ["small", "large"])
+    _: KW_ONLY
+    variance: str = "small"
 
-    def step(
-        self,
-        x: Tensor,
-        t: float,
-        s: float,
-        label: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        x0 = self.denoiser.predict(x, t, label).x0
-        mean, variance = bridge(self.schedule, x, x0, t, s)
+    def __post_init__(self) -> None:
+        check_option("variance", self.variance, ["small", "large"])
+
+    def move(self, guess: Guess, x: Tensor, t: float, s: float, noise: Noise) -> Tensor:
+        mean, variance = bridge(self.schedule, x, guess(x, t).x0, t, s)
         if self.variance == "large" and variance > 0:
             variance = transition(self.schedule, s, t)[1]
-        return mean + variance.sqrt() * _noise_like(x, generator)
+        return mean + variance.sqrt() * noise()
 
 
+@dataclass(eq=False)
 class DDIM(Sampler):
     """x_s from x̂₀ and ε̂, with a share η of the ancestral step's noise.
 
-    Args:
+    Attributes:
         eta: η from 0 (no noise) to 1 (DDPM).
 
     Raises:
         ValueError: η outside [0, 1].
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        *,
-        eta: float = 0.0,
-        start_std: StartStd = None,
-        even_in: str = "t",
-    ) -> None:
-        super().__init__(denoiser, start_std=start_std, even_in=even_in)
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta must lie between 0 and 1, got {eta}")
-        self.eta = eta
+    _: KW_ONLY
+    eta: float = 0.0
 
-    def step(
-        self,
-        x: Tensor,
-        t: float,
-        s: float,
-        label: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must lie between 0 and 1, got {self.eta}")
+
+    def move(self, guess: Guess, x: Tensor, t: float, s: float, noise: Noise) -> Tensor:
         now, then = self.schedule.at(t), self.schedule.at(s)
         _, added = transition(self.schedule, s, t)
-        guess = self.denoiser.predict(x, t, label)
+        x0, eps, _ = guess(x, t)
         variance = self.eta**2 * then.sigma**2 * added / now.sigma**2
-        x = then.alpha * guess.x0 + (then.sigma**2 - variance).sqrt() * guess.eps
-        if self.eta == 0:
-            return x
-        return x + variance.sqrt() * _noise_like(x, generator)
+        x = then.alpha * x0 + (then.sigma**2 - variance).sqrt() * eps
+        return x if self.eta == 0 else x + variance.sqrt() * noise()
 
 
+@dataclass(eq=False)
 class ProbabilityFlow(Sampler):
     """A solver's step along dx/dt = α̇·x̂₀ + σ̇·ε̂, which has the marginals of x_t.
 
-    Args:
+    Attributes:
         solver: one step of dx/dt = f(x, t).
+
+    Raises:
+        TypeError: a chain of steps, which has no time derivative.
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        *,
-        solver: Solver | None = None,
-        start_std: StartStd = None,
-        even_in: str = "t",
-    ) -> None:
-        super().__init__(denoiser, start_std=start_std, even_in=even_in)
-        self.solver = solver or Heun()
+    _: KW_ONLY
+    solver: Solver = field(default_factory=Heun)
 
-    def field(self, x: Tensor, t: float, label: Tensor | None = None) -> Tensor:
-        """dx/dt (B, D) at x (B, D) and t."""
-        rate = self.schedule.rates(torch.tensor(t, dtype=torch.float64))
-        guess = self.denoiser.predict(x, t, label)
-        return rate.alpha * guess.x0 + rate.sigma * guess.eps
+    def __post_init__(self) -> None:
+        self.rates = check_continuous(self.schedule, "the probability flow").rates
 
-    def step(
-        self,
-        x: Tensor,
-        t: float,
-        s: float,
-        label: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        return self.solver.step(lambda y, r: self.field(y, r, label), x, t, s - t)
+    def move(self, guess: Guess, x: Tensor, t: float, s: float, noise: Noise) -> Tensor:
+        def field(x: Tensor, t: float) -> Tensor:
+            """dx/dt (B, *shape)."""
+            rate = self.rates(torch.tensor(t, dtype=torch.float64))
+            x0, eps, _ = guess(x, t)
+            return rate.alpha * x0 + rate.sigma * eps
 
-
-def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        return self.solver.step(field, x, t, s - t)

@@ -19,6 +19,7 @@ DDPM (arXiv:2006.11239).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from itertools import pairwise
 from math import exp, log, pi
 from typing import NamedTuple
@@ -27,10 +28,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_utils.checks import check_count, check_option, check_positive
+from course_utils.checks import (
+    check_count,
+    check_option,
+    check_positive,
+    check_times,
+    has_values,
+)
+from course_utils.distributions import (
+    fine_dtype,
+    normal_like,
+    same_time,
+    uniform,
+    widen,
+)
+from course_utils.quadrature import gauss_legendre
 from course_utils.solvers import even_times
 
 SPACINGS = ("t", "log-SNR")
+LEAST = 1e-6  # α/σ and σ/α of the ends, where float32 still tells both
 
 
 class Level(NamedTuple):
@@ -41,15 +57,34 @@ class Level(NamedTuple):
 
 
 class Schedule(ABC):
-    """α(t) and σ(t) on first ≤ t ≤ last, noise growing with t.
+    """α(t) and σ(t), noise growing with t.
+
+    Its values live where the times do, in their dtype. Times for a batch of samples are
+    checked in one place, :meth:`check`.
 
     Attributes:
-        first: the time of least noise that a model learns; where sampling ends.
+        first: the time of least noise that a model learns.
         last: the time of most noise; where sampling starts.
+        start: the time at which sampling ends and the forward process begins.
+
+    Raises:
+        ValueError: no data or no noise left at one of the ends.
     """
 
     first: float
     last: float
+    start: float
+
+    def __init__(self, first: float, last: float) -> None:
+        self.first, self.last, self.start = first, last, first
+        for t in (first, last):
+            alpha, sigma = map(float, self.at(t))
+            if not (alpha > LEAST * sigma and sigma > LEAST * alpha):
+                raise ValueError(
+                    "a schedule must leave some data and some noise at both ends:"
+                    f" expected α and σ above 0, got α = {alpha:.2g} and"
+                    f" σ = {sigma:.2g} at t = {t:g}"
+                )
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -60,35 +95,8 @@ class Schedule(ABC):
         """σ(t), the shape of ``t``."""
 
     @abstractmethod
-    def rates(self, t: Tensor) -> Level:
-        """dα/dt and dσ/dt, the shape of ``t``."""
-
-    @abstractmethod
-    def time(self, log_snr: Tensor) -> Tensor:
-        """t(λ), the inverse of :meth:`log_snr`."""
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        """λ(t) = log α²/σ², the shape of ``t``."""
-        return 2 * (self.alpha(t).log() - self.sigma(t).log())
-
-    def at(self, t: float) -> Level:
-        """α and σ at one time, float64.
-
-        Raises:
-            ValueError: a time outside the schedule.
-        """
-        moment = torch.tensor(t, dtype=torch.float64)
-        self.check(moment)
-        return Level(self.alpha(moment), self.sigma(moment))
-
-    def log_snr_range(self) -> tuple[float, float]:
-        """λ(last) and λ(first): the least and the greatest."""
-        ends = torch.tensor([self.last, self.first], dtype=torch.float64)
-        low, high = self.log_snr(ends).tolist()
-        return low, high
-
     def times(self, steps: int, even_in: str = "t") -> list[float]:
-        """steps + 1 times from ``last`` down to ``first``.
+        """steps + 1 times from ``last`` down to ``start``.
 
         Args:
             steps: how many steps lie between.
@@ -97,31 +105,127 @@ class Schedule(ABC):
         Raises:
             ValueError: steps < 1, an unknown spacing.
         """
+
+    @abstractmethod
+    def draw_time(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A time for each sample of ``x`` (B, …), as training draws them: (B,)."""
+
+    @abstractmethod
+    def spread_times(self, count: int) -> Tensor:
+        """Times that stand for all of them evenly, at most ``count``: (T,)."""
+
+    @abstractmethod
+    def time_average(self, nodes: int) -> tuple[list[float], list[float]]:
+        """Times and the weights of a mean over t as training draws it."""
+
+    @abstractmethod
+    def bound_terms(
+        self, x: Tensor, count: int, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[Tensor, float]]:
+        """Times (B,) and weights of ‖ε − ε̂‖² in the evidence bound of ``x`` (B, …)."""
+
+    def check(self, t: Tensor, batch: int) -> Tensor:
+        """Return ``t`` if it is a time of the forward process for each sample.
+
+        Raises:
+            TypeError, ValueError: not floating, not (B,), outside the schedule.
+        """
+        return check_times(t, batch=batch, first=self.start, last=self.last)
+
+    def check_learnt(self, t: Tensor, batch: int) -> Tensor:
+        """Return ``t`` if it is a time that a model learns, for each sample.
+
+        Raises:
+            TypeError, ValueError: as for :meth:`check`, or no noise at that time.
+        """
+        check_times(t, batch=batch, first=self.first, last=self.last)
+        return self.check(t, batch)
+
+    def levels(self, t: Tensor, x: Tensor) -> Level:
+        """α(t) and σ(t) for samples ``x`` (B, …), widened to (B, 1, …, 1)."""
+        self.check(t, len(x))
+        return Level(widen(self.alpha(t), x), widen(self.sigma(t), x))
+
+    def at(self, t: float) -> Level:
+        """α and σ at one time, float64.
+
+        Raises:
+            ValueError: a time outside the schedule.
+        """
+        moment = self.check(torch.tensor([t], dtype=torch.float64), 1)[0]
+        return Level(self.alpha(moment), self.sigma(moment))
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """λ(t) = log α²/σ², the shape of ``t``."""
+        return 2 * (self.alpha(t).log() - self.sigma(t).log())
+
+    def log_snr_range(self) -> tuple[float, float]:
+        """λ(last) and λ(first): the least and the greatest."""
+        ends = torch.tensor([self.last, self.first], dtype=torch.float64)
+        low, high = self.log_snr(ends).tolist()
+        return low, high
+
+
+class ContinuousSchedule(Schedule):
+    """A schedule for all times first ≤ t ≤ last, with a rate of change."""
+
+    @abstractmethod
+    def rates(self, t: Tensor) -> Level:
+        """dα/dt and dσ/dt, the shape of ``t``."""
+
+    @abstractmethod
+    def time(self, log_snr: Tensor) -> Tensor:
+        """t(λ), the inverse of :meth:`log_snr`."""
+
+    def times(self, steps: int, even_in: str = "t") -> list[float]:
         if check_option("even_in", even_in, SPACINGS) == "t":
             return even_times(self.last, self.first, steps)
         log_snr = torch.tensor(even_times(*self.log_snr_range(), steps))
         inner = self.time(log_snr.double())[1:-1].tolist()
         return [self.last, *inner, self.first]
 
-    def draw_time(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n times (n,), uniform on [first, last]."""
-        u = torch.rand(check_count("n", n), generator=generator)
+    def draw_time(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        u = uniform((len(x),), x, generator)
         return self.first + (self.last - self.first) * u
 
-    def check(self, t: Tensor) -> None:
-        """Refuse times outside the schedule (rounding allowed for)."""
-        slack = 1e-6 * (self.last - self.first)
-        if (t < self.first - slack).any() or (t > self.last + slack).any():
-            raise ValueError(
-                f"t must lie in [{self.first:g}, {self.last:g}], got "
-                f"{float(t.min()):g} … {float(t.max()):g}"
-            )
+    def spread_times(self, count: int) -> Tensor:
+        share = (torch.arange(check_count("times", count)) + 0.5) / count
+        return self.first + (self.last - self.first) * share
+
+    def time_average(self, nodes: int) -> tuple[list[float], list[float]]:
+        times, weights = gauss_legendre(self.first, self.last, nodes)
+        return list(times), [w / (self.last - self.first) for w in weights]
+
+    def bound_terms(
+        self, x: Tensor, count: int, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[Tensor, float]]:
+        """One λ in each of ``count`` equal parts of its range."""
+        low, high = self.log_snr_range()
+        u = uniform((len(x),), x.new_empty(0).double(), generator)
+        for k in range(count):
+            log_snr = low + (high - low) * (k + u) / count
+            t = self.time(log_snr).clamp(self.first, self.last)
+            yield t.to(fine_dtype(x)), (high - low) / count / 2
+
+
+def check_continuous(schedule: Schedule, need: str) -> ContinuousSchedule:
+    """Return ``schedule`` if it has a rate of change.
+
+    Raises:
+        TypeError: a chain of steps.
+    """
+    if not isinstance(schedule, ContinuousSchedule):
+        raise TypeError(
+            f"{need} needs a schedule with a time derivative, which a chain of steps"
+            f" has not: sample it by DDIM; got {type(schedule).__name__}"
+        )
+    return schedule
 
 
 # --- the variance explodes ------------------------------------------------------------
 
 
-class VarianceExploding(Schedule):
+class VarianceExploding(ContinuousSchedule):
     """α = 1; a subclass says σ(t)."""
 
     def __init__(self, sigma_min: float = exp(-5), sigma_max: float = 1.0) -> None:
@@ -131,7 +235,7 @@ class VarianceExploding(Schedule):
             raise ValueError(
                 f"sigma_min must be below sigma_max, got {sigma_min} and {sigma_max}"
             )
-        self.first, self.last = 0.0, 1.0
+        super().__init__(0.0, 1.0)
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
@@ -164,9 +268,12 @@ class VEPower(VarianceExploding):
     def __init__(
         self, rho: float = 1.0, sigma_min: float = exp(-5), sigma_max: float = 1.0
     ) -> None:
-        super().__init__(sigma_min, sigma_max)
         self.rho = check_positive("rho", rho)
-        self._low, self._high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+        self._low, self._high = (
+            check_positive(name, sigma) ** (1 / rho)
+            for name, sigma in (("sigma_min", sigma_min), ("sigma_max", sigma_max))
+        )
+        super().__init__(sigma_min, sigma_max)
 
     def sigma(self, t: Tensor) -> Tensor:
         return (self._low + t * (self._high - self._low)) ** self.rho
@@ -184,14 +291,14 @@ class VEPower(VarianceExploding):
 # --- the variance is preserved --------------------------------------------------------
 
 
-class VPCosine(Schedule):
+class VPCosine(ContinuousSchedule):
     """α = cos(πt/2), σ = sin(πt/2): a quarter turn from data to noise.
 
     At t = 0 there is no noise and at t = 1 nothing else, so both ends are left out.
     """
 
     def __init__(self, first: float = 0.005, last: float = 0.995) -> None:
-        self.first, self.last = _inner_times(first, last)
+        super().__init__(*_inner_times(first, last))
 
     def alpha(self, t: Tensor) -> Tensor:
         return (pi / 2 * t).cos()
@@ -206,7 +313,7 @@ class VPCosine(Schedule):
         return 2 / pi * (-log_snr / 2).exp().atan()
 
 
-class VPLinear(Schedule):
+class VPLinear(ContinuousSchedule):
     """dx = −½β(t)·x dt + √β(t) dw, β(t) = β₀ + t·(β₁ − β₀)."""
 
     def __init__(
@@ -216,7 +323,7 @@ class VPLinear(Schedule):
         self.beta1 = check_positive("beta1", beta1)
         if beta0 >= beta1:
             raise ValueError(f"beta0 must be below beta1, got {beta0} and {beta1}")
-        self.first, self.last = _inner_times(first, 1.0)
+        super().__init__(*_inner_times(first, 1.0))
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         return -t * self.beta0 / 2 - t**2 * (self.beta1 - self.beta0) / 4
@@ -268,25 +375,23 @@ class DDPMSchedule(Schedule):
                 "betas must lie between 0 and 1, got "
                 f"{float(betas.min()):g} … {float(betas.max()):g}"
             )
-        self.betas = betas.double()
+        self.betas = betas.detach().cpu().double()
         self.alphas = 1 - self.betas
         self.alphas_bar = self.alphas.cumprod(0)
-        self.first, self.last = 1.0, float(len(betas))
+        # α and σ of t = 0 … T, a copy on each device that asked
+        self._alpha = {"cpu": F.pad(self.alphas_bar, (1, 0), value=1.0).sqrt()}
+        self._sigma = {"cpu": F.pad(1 - self.alphas_bar, (1, 0)).sqrt()}
+        super().__init__(1.0, float(len(betas)))
+        self.start = 0.0
 
     def __len__(self) -> int:
         return len(self.betas)
 
     def alpha(self, t: Tensor) -> Tensor:
-        return F.pad(self.alphas_bar, (1, 0), value=1.0).sqrt()[t.long()].to(t.dtype)
+        return _look_up(self._alpha, t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        return F.pad(1 - self.alphas_bar, (1, 0)).sqrt()[t.long()].to(t.dtype)
-
-    def rates(self, t: Tensor) -> Level:
-        raise TypeError("a chain of steps has no time derivative: sample it by DDIM")
-
-    def time(self, log_snr: Tensor) -> Tensor:
-        raise TypeError("a chain of steps has no time for every log-SNR")
+        return _look_up(self._sigma, t)
 
     def times(self, steps: int, even_in: str = "t") -> list[float]:
         """steps + 1 whole numbers from T down to 0, as even as they come."""
@@ -296,18 +401,53 @@ class DDPMSchedule(Schedule):
             raise ValueError(f"steps must be at most T = {len(self)}, got {steps}")
         return [float(round(t)) for t in even_times(self.last, 0.0, steps)]
 
-    def draw_time(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n steps (n,), each of 1 … T equally likely."""
-        size = (check_count("n", n),)
-        return torch.randint(1, len(self) + 1, size, generator=generator).float()
+    def draw_time(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Each of 1 … T equally likely."""
+        place = x.device if generator is None else generator.device
+        drawn = torch.randint(
+            1, len(self) + 1, (len(x),), generator=generator, device=place
+        )
+        return drawn.to(x.device, fine_dtype(x))
 
-    def check(self, t: Tensor) -> None:
-        """Refuse what is no whole number from 0 to T."""
-        if ((t != t.round()) | (t < 0) | (t > self.last)).any():
+    def spread_times(self, count: int) -> Tensor:
+        """All of 1 … T."""
+        return torch.arange(1, len(self) + 1).float()
+
+    def time_average(self, nodes: int) -> tuple[list[float], list[float]]:
+        """1 … T, of equal weight."""
+        steps = len(self)
+        return [float(t) for t in range(1, steps + 1)], [1 / steps] * steps
+
+    def bound_terms(
+        self, x: Tensor, count: int, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[Tensor, float]]:
+        """All of t = 2 … T, with the weights of :func:`bound_weights`."""
+        for t, weight in enumerate(bound_weights(self).tolist(), start=2):
+            yield same_time(t, x), weight
+
+    def check(self, t: Tensor, batch: int) -> Tensor:
+        """Refuse what is no whole number from 0 to T too."""
+        super().check(t, batch)
+        if has_values(t) and (t != t.round()).any():
             raise ValueError(
-                f"t must be a whole number from 0 to {len(self)}, got "
-                f"{float(t.min()):g} … {float(t.max()):g}"
+                f"t must be a whole number from 0 to {len(self)}, got"
+                f" {float(t[t != t.round()][0]):g}"
             )
+        return t
+
+
+def _look_up(tables: dict[str, Tensor], t: Tensor) -> Tensor:
+    """The entries of a table at whole numbers ``t``, where t lives and in its dtype."""
+    device = str(t.device)
+    if device not in tables:
+        tables[device] = tables["cpu"].to(t.device)
+    return tables[device][t.long()].to(t.dtype)
+
+
+def bound_weights(schedule: DDPMSchedule) -> Tensor:
+    """½(SNR(t−1)/SNR(t) − 1) for t = 2 … T, (T − 1,): DDPM's loss leaves them out."""
+    snr = schedule.alphas_bar / (1 - schedule.alphas_bar)
+    return (snr[:-1] / snr[1:] - 1) / 2
 
 
 def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
@@ -327,9 +467,18 @@ def cosine_betas(steps: int, shift: float = 0.008, most: float = 0.999) -> Tenso
 
 
 def jump(schedule: Schedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """x_t = α(t)·x₀ + σ(t)·ε, (B, D), for t (B,): a draw from q(x_t | x₀)."""
-    schedule.check(t)
-    return schedule.alpha(t)[:, None] * x0 + schedule.sigma(t)[:, None] * eps
+    """x_t = α(t)·x₀ + σ(t)·ε, (B, …), for t (B,): a draw from q(x_t | x₀).
+
+    Raises:
+        TypeError, ValueError: t that is not a time of the schedule for each sample;
+            noise of another shape than x₀.
+    """
+    if eps.shape != x0.shape:
+        raise ValueError(
+            f"eps must have the shape of x0, {tuple(x0.shape)}, got {tuple(eps.shape)}"
+        )
+    alpha, sigma = schedule.levels(t, x0)
+    return alpha * x0 + sigma * eps
 
 
 def transition(schedule: Schedule, s: float, t: float) -> tuple[Tensor, Tensor]:
@@ -349,7 +498,7 @@ def walk(
     times: list[float],
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """One path of the forward process: x at each of the rising times, (T, B, D).
+    """One path of the forward process: x at each of the rising times, (T, B, …).
 
     The first is a jump from x₀; each of the others adds its own noise to the one
     before. No model takes part.
@@ -359,13 +508,10 @@ def walk(
     """
     if not times or any(b <= a for a, b in pairwise(times)):
         raise ValueError(f"times must rise, got {times}")
-
-    def noise() -> Tensor:
-        return torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
-
     start = schedule.at(times[0])
-    states = [start.alpha * x0 + start.sigma * noise()]
+    states = [start.alpha * x0 + start.sigma * normal_like(x0, generator)]
     for s, t in pairwise(times):
         ratio, variance = transition(schedule, s, t)
-        states.append(ratio * states[-1] + variance.sqrt() * noise())
+        noise = variance.sqrt() * normal_like(x0, generator)
+        states.append(ratio * states[-1] + noise)
     return torch.stack(states)

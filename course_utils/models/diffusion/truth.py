@@ -22,9 +22,18 @@ import torch
 from torch import Tensor
 
 from course_utils.checks import check_count, check_positive
-from course_utils.data import PlaneData
+from course_utils.data.plane import PlaneData
+from course_utils.distributions import normal_like
 from course_utils.models.diffusion.denoiser import Denoiser
-from course_utils.models.diffusion.schedules import DDPMSchedule, Schedule, jump
+from course_utils.models.diffusion.schedules import Schedule, jump
+from course_utils.models.optimum import (
+    HeldOutSquares,
+    at_each_time,
+    held_out_samples,
+    known_classes,
+)
+from course_utils.networks.conditioning import Condition
+from course_utils.quadrature import gauss_legendre
 
 FAR = 1e3  # noise that hides the data: the posterior is then the data's own law
 
@@ -46,29 +55,22 @@ class OptimalDenoiser(Denoiser):
     def __init__(
         self, data: PlaneData, schedule: Schedule, given_label: bool = False
     ) -> None:
-        if given_label and not data.classes:
-            raise ValueError(f"{type(data).__name__} has no classes to be given")
-        classes = data.classes if given_label else 0
-        super().__init__(schedule, 2, classes, float(data_deviation(data)))
+        known = known_classes(data, given_label)
+        super().__init__(schedule, (2,), known, float(data_deviation(data)))
         self.data = data
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        x0 = torch.empty_like(x)
-        for moment in t.unique().tolist():
-            rows = t == moment
-            known = None if label is None else label[rows]
-            x0[rows] = self._moments(x[rows], moment, known)[0]
-        return x0
+    def at(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        return at_each_time(lambda *a: self._moments(*a)[0], x, t, condition)
 
     def x0_and_divergence(
-        self, x: Tensor, t: float, label: Tensor | None = None
+        self, x: Tensor, t: float, condition: Condition = None
     ) -> tuple[Tensor, Tensor]:
-        return self._moments(x, t, label)
+        return self._moments(x, t, condition)
 
     def _moments(
         self, x: Tensor, t: float, label: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """x̂₀* (B, D) and its divergence (B,)."""
+        """x̂₀* (B, 2) and its divergence (B,)."""
         alpha, sigma = self.schedule.at(t)
         found = self.data.posterior(x / alpha, float(sigma / alpha), label)
         return found.mean, found.variance.sum(1) * alpha / sigma**2
@@ -106,19 +108,9 @@ def mean_loss_floor(
 
     By Gauss and Legendre on [first, last]; the mean over t = 1 … T for a chain.
     """
-    times, weights = _time_average(schedule, nodes)
+    times, weights = schedule.time_average(check_count("nodes", nodes))
     floors = [loss_floor(data, schedule, t, given_label) for t in times]
     return float(np.dot(weights, floors))
-
-
-def _time_average(schedule: Schedule, nodes: int) -> tuple[list[float], list[float]]:
-    """Times and the weights of a mean over them."""
-    if isinstance(schedule, DDPMSchedule):
-        steps = len(schedule)
-        return [float(t) for t in range(1, steps + 1)], [1 / steps] * steps
-    place, weight = np.polynomial.legendre.leggauss(check_count("nodes", nodes))
-    times = schedule.first + (schedule.last - schedule.first) * (place + 1) / 2
-    return times.tolist(), (weight / 2).tolist()
 
 
 def mutual_information(
@@ -136,18 +128,17 @@ def mutual_information(
     start, end = -12.0, 2 * log(check_positive("alpha/sigma", float(alpha / sigma)))
     if end <= start:
         raise ValueError(f"σ/α must be below {exp(-start / 2):.0f}, got t = {t:g}")
-    place, weight = np.polynomial.legendre.leggauss(check_count("nodes", nodes))
-    log_snr = start + (end - start) * (place + 1) / 2
+    log_snr, weight = gauss_legendre(start, end, nodes)
     slope = [exp(g) * data.mmse(exp(-g / 2)) for g in log_snr]
     head = exp(start) * data.mmse(exp(-start / 2))
-    return float(head + (end - start) / 2 * np.dot(weight, slope)) / 2
+    return float(head + np.dot(weight, slope)) / 2
 
 
-class GapToOptimum:
+class GapToOptimum(HeldOutSquares):
     """Held-out measure of a denoiser: ‖ε̂ − ε‖² and its part ‖ε̂ − ε̂*‖².
 
-    The expected loss is the floor plus E‖ε̂ − ε̂*‖², and the second part has far less
-    noise. t takes ``times`` values, evenly spread over the schedule, as often each.
+    The second part has far less noise. t takes ``times`` values, evenly spread over the
+    schedule, as often each.
 
     Args:
         data: what x₀ is drawn from.
@@ -168,31 +159,17 @@ class GapToOptimum:
         points: int = 500,
         generator: torch.Generator | None = None,
     ) -> None:
-        check_count("points", points)
-        if isinstance(schedule, DDPMSchedule):
-            moments = torch.arange(1, len(schedule) + 1).float()
-        else:
-            share = (torch.arange(check_count("times", times)) + 0.5) / times
-            moments = schedule.first + (schedule.last - schedule.first) * share
-        self.t = moments.repeat_interleave(points)
-        self.label: Tensor | None = None
-        if given_label:
-            x0, self.label = data.sample_labelled(len(self.t), generator)
-        else:
-            x0 = data.sample(len(self.t), generator)
-        self.eps = torch.randn(x0.shape, generator=generator)
-        self.x = jump(schedule, x0, self.t, self.eps)
+        moments = schedule.spread_times(times)
+        self.t = moments.repeat_interleave(check_count("points", points))
+        x0, self.label = held_out_samples(data, len(self.t), given_label, generator)
+        eps = normal_like(x0, generator)
+        self.x = jump(schedule, x0, self.t, eps)
         best = OptimalDenoiser(data, schedule, given_label)
-        self.best = best.predict(self.x, self.t, self.label).eps
+        super().__init__(eps, best.predict(self.x, self.t, self.label).eps)
 
-    @torch.no_grad()
-    def __call__(self, denoiser: Denoiser) -> dict[str, Tensor]:
-        """The two squares of every held-out sample, (N,), in the order of t."""
-        eps = denoiser.predict(self.x, self.t, self.label).eps
-        return {
-            "loss": ((eps - self.eps) ** 2).sum(1),
-            "gap": ((eps - self.best) ** 2).sum(1),
-        }
+    def guess(self, model: Denoiser) -> Tensor:
+        """ε̂ of every held-out sample, (N, 2), in the order of t."""
+        return model.predict(self.x, self.t, self.label).eps
 
 
 def smoothed_log_prob(

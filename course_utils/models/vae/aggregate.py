@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from course_utils.checks import check_count
-from course_utils.models.vae.model import DiagonalNormal
+from course_utils.distributions import DiagonalNormal, normal
 
 
 class Aggregate(NamedTuple):
@@ -51,6 +51,6 @@ class Aggregate(NamedTuple):
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """``count`` latents from N(m, C), (count, D)."""
         shape = (check_count("count", count), len(self.mean))
-        eps = torch.randn(shape, generator=generator, dtype=self.mean.dtype)
+        eps = normal(shape, self.mean, generator)
         root = torch.linalg.cholesky(self.covariance)
         return (self.mean + eps @ root.T).to(torch.get_default_dtype())

@@ -3,34 +3,30 @@
     q_i = N(μ_i, diag exp(log σ²_i)),    learnt together with the decoder
 
 One step sees one batch and moves only that batch's rows, so each row moves once an
-epoch, while the decoder moves at each batch. :class:`LatentRecipe` sets the two
-learning rates apart and can take several steps on the rows before the decoder's; where
-the rows begin is up to :func:`first_posteriors`.
+epoch, while the decoder moves at each batch. :func:`latent_turns` sets the two learning
+rates apart and can take several steps on the rows before the decoder's; where the rows
+begin is up to :func:`first_posteriors`.
 
 Source: Bojanowski et al. 2018, GLO (arXiv:1707.05776), here with a posterior an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from itertools import repeat
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer, SparseAdam
+from torch.optim import Adam, SparseAdam
 
 from course_utils.checks import check_count, check_positive
-from course_utils.data.mnist import MNIST
+from course_utils.data.images import ImageSplits
+from course_utils.distributions import DiagonalNormal
 from course_utils.models.vae.linear import LinearVAE, principal_components
-from course_utils.models.vae.model import (
-    Bound,
-    DiagonalNormal,
-    GaussianDecoder,
-    conv_decoder,
-    lower_bound,
-)
-from course_utils.training import History, fit_epochs
+from course_utils.models.vae.model import Bound, GaussianDecoder, lower_bound
+from course_utils.networks.images import conv_decoder
+from course_utils.training import History, Turn, adamw, train, train_epochs
 
 Start = Literal["random", "prior", "whitened", "linear"]
 
@@ -38,17 +34,18 @@ Start = Literal["random", "prior", "whitened", "linear"]
 class LatentTable(nn.Module):
     """One posterior an image, looked up by the image's index.
 
-    Its gradients are sparse: only the rows of the batch get one.
-
     Args:
         mean: initial μ, (N, D).
         log_var: initial log σ², (N, D), or one number for all of them.
+        sparse: whether only the rows of the batch get a gradient.
 
     Raises:
         ValueError: shapes that differ.
     """
 
-    def __init__(self, mean: Tensor, log_var: Tensor | float) -> None:
+    def __init__(
+        self, mean: Tensor, log_var: Tensor | float, sparse: bool = True
+    ) -> None:
         super().__init__()
         if not isinstance(log_var, Tensor):
             log_var = torch.full_like(mean, log_var)
@@ -57,8 +54,10 @@ class LatentTable(nn.Module):
                 "mean and log_var must both have shape (N, D), "
                 f"got {tuple(mean.shape)} and {tuple(log_var.shape)}"
             )
-        self.mean = nn.Embedding.from_pretrained(mean.clone(), False, sparse=True)
-        self.log_var = nn.Embedding.from_pretrained(log_var.clone(), False, sparse=True)
+        self.mean, self.log_var = (
+            nn.Embedding.from_pretrained(rows.detach().clone(), False, sparse=sparse)
+            for rows in (mean, log_var)
+        )
 
     def forward(self, index: Tensor) -> DiagonalNormal:
         """The posteriors of the images ``index`` (B,), in that order.
@@ -74,6 +73,11 @@ class LatentTable(nn.Module):
             )
         return DiagonalNormal(self.mean(index), self.log_var(index))
 
+    def posteriors(self) -> DiagonalNormal:
+        """The whole table, without gradients: q_i of every image, (N, D), in order."""
+        rows = self.mean.weight, self.log_var.weight
+        return DiagonalNormal(*(row.detach() for row in rows))
+
 
 class LatentVAE(nn.Module):
     """A table of posteriors in the encoder's place, and a Gaussian decoder."""
@@ -82,11 +86,6 @@ class LatentVAE(nn.Module):
         super().__init__()
         self.table, self.decoder = table, decoder
 
-    def posteriors(self) -> DiagonalNormal:
-        """The whole table, without gradients: q_i of every image, (N, D), in order."""
-        rows = self.table.mean.weight, self.table.log_var.weight
-        return DiagonalNormal(*(row.detach() for row in rows))
-
     def forward(
         self, x: Tensor, index: Tensor, generator: torch.Generator | None = None
     ) -> Bound:
@@ -94,47 +93,36 @@ class LatentVAE(nn.Module):
         return lower_bound(self.decoder, self.table(index), x, generator)
 
 
-@dataclass
-class LatentRecipe:
-    """How a :class:`LatentVAE` learns: ``train(…, loss, optimizers=optimizers)``.
+def negative_row_elbo(model: LatentVAE, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """−ELBO of each image of a batch (images, labels, indices), (B,), in nats."""
+    x, _, index = batch
+    return -model(x, index).elbo
 
-    Attributes:
-        decoder_lr: peak learning rate of the decoder.
-        latent_lr: peak learning rate of the rows.
+
+def latent_turns(
+    model: LatentVAE,
+    lr: float = 2e-3,
+    latent_lr: float = 2e-3,
+    latent_steps: int = 1,
+) -> list[Turn[LatentVAE, tuple[Tensor, Tensor, Tensor]]]:
+    """Steps on the rows of a batch alone, then one on rows and decoder together.
+
+    Args:
+        model: whose rows and decoder move.
+        lr: peak learning rate of the decoder, by AdamW.
+        latent_lr: peak learning rate of the rows, by an Adam that touches only rows
+            with a gradient.
         latent_steps: steps on the rows of a batch; the decoder moves with the last.
     """
-
-    decoder_lr: float = 2e-3
-    latent_lr: float = 2e-3
-    latent_steps: int = 1
-    _rows: Optimizer | None = field(default=None, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        check_positive("decoder_lr", self.decoder_lr)
-        check_positive("latent_lr", self.latent_lr)
-        check_count("latent_steps", self.latent_steps)
-
-    def optimizers(self, model: LatentVAE) -> list[Optimizer]:
-        """AdamW for the decoder, and Adam that touches only rows with a gradient."""
-        betas = (0.9, 0.99)
-        self._rows = SparseAdam(model.table.parameters(), self.latent_lr, betas)
-        decoder = AdamW(model.decoder.parameters(), self.decoder_lr, betas, fused=True)
-        return [decoder, self._rows]
-
-    def loss(self, model: LatentVAE, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """−ELBO of a batch (images, labels, indices), (B,), after the rows' steps."""
-        x, _, index = batch
-        for _ in range(self.latent_steps - 1):
-            assert self._rows is not None, "optimizers() comes before loss()"
-            self._rows.zero_grad()
-            rows = list(model.table.parameters())
-            loss = -model(x, index).elbo.mean()
-            for row, gradient in zip(
-                rows, torch.autograd.grad(loss, rows), strict=True
-            ):
-                row.grad = gradient
-            self._rows.step()
-        return -model(x, index).elbo
+    check_positive("lr", lr)
+    check_positive("latent_lr", latent_lr)
+    check_count("latent_steps", latent_steps)
+    rows = SparseAdam(model.table.parameters(), latent_lr, betas=(0.9, 0.99))
+    both = [adamw(model.decoder.parameters(), lr), rows]
+    return [
+        Turn(negative_row_elbo, [rows], repeats=latent_steps - 1, name="rows alone"),
+        Turn(negative_row_elbo, both, name="rows and decoder"),
+    ]
 
 
 def whitened_components(x: Tensor, latent: int) -> Tensor:
@@ -186,16 +174,17 @@ def first_posteriors(
 
 
 def latent_vae(
-    data: MNIST, start: Start = "linear", latent: int = 200, sigma: float = 0.4
+    data: ImageSplits, start: Start = "linear", latent: int = 200, sigma: float = 0.4
 ) -> LatentVAE:
     """The decoder of ``conv_vae``, untrained, and a row for each training image."""
     rows = LatentTable(*first_posteriors(data.train.image, start, latent, sigma))
-    return LatentVAE(rows, GaussianDecoder(conv_decoder(latent), latent, sigma))
+    network = conv_decoder(latent, shape=data.train.shape)
+    return LatentVAE(rows, GaussianDecoder(network, latent, sigma))
 
 
 def train_latents(
     model: LatentVAE,
-    data: MNIST,
+    data: ImageSplits,
     *,
     epochs: int = 10,
     batch: int = 128,
@@ -207,15 +196,15 @@ def train_latents(
 ) -> History:
     """Minimise −ELBO over ``data.train``, decoder and rows together.
 
-    The history's ``training`` is −ELBO of the first images of ``data.train`` with their
-    own rows; ``reconstruction``, −log p(x|z), and ``KL`` are its two parts. All are in
-    nats an image.
+    What the history has measured: ``training`` is −ELBO of the first images of
+    ``data.train`` with their own rows; ``reconstruction``, −log p(x|z), and ``KL`` are
+    its two parts. All are in nats an image.
 
     Args:
         model: trained in place; row i belongs to image i of ``data.train``.
         data: its ``train`` images.
         epochs, batch: passes over the images, images in a batch.
-        lr, latent_lr, latent_steps: see :class:`LatentRecipe`.
+        lr, latent_lr, latent_steps: see :func:`latent_turns`.
         watched: how many images are measured after an epoch.
         keep: epochs whose weights the history keeps.
 
@@ -227,10 +216,9 @@ def train_latents(
         raise ValueError(
             f"the table must have a row for each of {images} images, got {rows} rows"
         )
-    recipe = LatentRecipe(lr, latent_lr, latent_steps)
     x = data.train.image[:watched]
 
-    def validate() -> dict[str, Tensor]:
+    def measure(model: LatentVAE) -> dict[str, Tensor]:
         seen: Bound = model(x, torch.arange(len(x)))
         return {
             "training": -seen.elbo,
@@ -238,19 +226,18 @@ def train_latents(
             "KL": seen.kl,
         }
 
-    return fit_epochs(
+    return train_epochs(
         model,
         data.train,
-        recipe.loss,
+        latent_turns(model, lr, latent_lr, latent_steps),
         epochs=epochs,
         batch=batch,
-        optimizers=recipe.optimizers,
-        validate=validate,
+        measure=measure,
         keep=keep,
     )
 
 
-def fit_posterior(
+def train_posterior(
     decoder: GaussianDecoder,
     x: Tensor,
     start: DiagonalNormal,
@@ -258,12 +245,11 @@ def fit_posterior(
     steps: int = 100,
     lr: float = 0.1,
     generator: torch.Generator | None = None,
-    watch: Callable[[int, Bound], None] | None = None,
-) -> DiagonalNormal:
+) -> tuple[DiagonalNormal, History]:
     """Maximise the ELBO of images x (B, …) over q alone; the decoder stays as it is.
 
     What an image gets at test time when there is no encoder; with an encoder's q as
-    ``start`` it also shows what amortisation costs.
+    ``start`` it also shows what amortisation costs. The history's loss is −ELBO.
 
     Args:
         decoder: p(x|z).
@@ -271,28 +257,22 @@ def fit_posterior(
         start: where q begins, (B, D).
         steps, lr: of Adam, whose rate falls to zero along a cosine.
         generator: source of the z.
-        watch: called with each step and the bound at it.
 
     Raises:
         ValueError: settings out of range, posteriors that do not match the images.
     """
-    check_count("steps", steps)
     check_positive("lr", lr)
     if len(start.mean) != len(x):
         raise ValueError(
             "start must hold one posterior an image, "
             f"got {len(start.mean)} for {len(x)} images"
         )
-    mean, log_var = (part.detach().clone().requires_grad_() for part in start)
-    optimizer = torch.optim.Adam([mean, log_var], lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in range(steps):
-        bound = lower_bound(decoder, DiagonalNormal(mean, log_var), x, generator)
-        if watch:
-            watch(step, bound)
-        mean.grad, log_var.grad = torch.autograd.grad(
-            -bound.elbo.sum(), [mean, log_var]
-        )
-        optimizer.step()
-        schedule.step()
-    return DiagonalNormal(mean.detach(), log_var.detach())
+    rows = LatentTable(*start, sparse=False)
+
+    def loss(rows: LatentTable, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return -lower_bound(decoder, rows(batch[1]), batch[0], generator).elbo
+
+    everything = repeat((x, torch.arange(len(x), device=x.device)))
+    turn = Turn(loss, [Adam(rows.parameters(), lr)])
+    history = train(rows, [turn], everything, steps, warmup=1)
+    return rows.posteriors(), history

@@ -22,11 +22,8 @@ import torch
 from torch import Tensor
 
 from course_utils.checks import check_count
-from course_utils.models.vae.model import (
-    DiagonalNormal,
-    GaussianDecoder,
-    prior_log_prob,
-)
+from course_utils.distributions import DiagonalNormal, normal, normal_log_prob
+from course_utils.models.vae.model import GaussianDecoder
 
 CHUNK = 2000  # images decoded at once: bounds the memory
 
@@ -64,7 +61,7 @@ def log_weights(
         )
         z = wide.sample(generator)
         many = x.repeat(k, *[1] * (x.ndim - 1))  # (k·B, …)
-        log_w = decoder.log_likelihood(many, z) + prior_log_prob(z) - wide.log_prob(z)
+        log_w = decoder.log_likelihood(many, z) + normal_log_prob(z) - wide.log_prob(z)
         rows.append(log_w.view(k, len(x)))
     return torch.cat(rows)
 
@@ -87,7 +84,7 @@ def importance_log_prob(
 
 def prior_as_posterior(decoder: GaussianDecoder, count: int) -> DiagonalNormal:
     """N(0, I) for each of ``count`` images: the q of plain Monte Carlo."""
-    zeros = torch.zeros(check_count("count", count), decoder.latent)
+    zeros = decoder.sigma.new_zeros(check_count("count", count), decoder.latent)
     return DiagonalNormal(zeros, zeros)
 
 
@@ -112,7 +109,7 @@ def shared_prior_weights(
     pixels, flat = x[0].numel(), x.flatten(1)
     rows = []
     for part in torch.arange(check_count("samples", samples)).split(CHUNK):
-        z = torch.randn(len(part), decoder.latent, generator=generator)
+        z = normal((len(part), decoder.latent), decoder.sigma, generator)
         square = torch.cdist(decoder(z).flatten(1), flat).square()  # (k, B)
         rows.append(-square / (2 * decoder.sigma**2))
     return torch.cat(rows) - pixels * (2 * pi * decoder.sigma**2).log() / 2

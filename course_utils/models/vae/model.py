@@ -14,48 +14,24 @@ Source: Kingma and Welling 2014 (arXiv:1312.6114).
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from math import log, pi, sqrt
+from collections.abc import Collection, Sequence
+from math import pi, sqrt
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from course_utils.artifacts import trained
-from course_utils.checks import check_count, check_images, check_positive
-from course_utils.data.mnist import MNIST
-from course_utils.training import History, fit_epochs
-
-
-class DiagonalNormal(NamedTuple):
-    """N(μ, diag σ²), one for each image.
-
-    Attributes:
-        mean: μ, (B, D).
-        log_var: log σ², (B, D): not log σ, which is half of it.
-    """
-
-    mean: Tensor
-    log_var: Tensor
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """z = μ + σ·ε (B, D), the reparameterization trick: gradients reach μ and σ."""
-        eps = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
-        return self.mean + (self.log_var / 2).exp() * eps
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """log N(z; μ, diag σ²), z (…, B, D) → (…, B)."""
-        square = (z - self.mean).square() / self.log_var.exp()
-        return -(square + self.log_var + log(2 * pi)).sum(-1) / 2
-
-    def kl_to_prior(self) -> Tensor:
-        """KL(q ‖ N(0, I)) = ½·Σ(μ² + σ² − 1 − log σ²), (B,), in nats."""
-        return (self.mean.square() + self.log_var.exp() - 1 - self.log_var).sum(-1) / 2
-
-
-def prior_log_prob(z: Tensor) -> Tensor:
-    """log N(z; 0, I), z (…, D) → (…)."""
-    return -(z.square() + log(2 * pi)).sum(-1) / 2
+from course_utils.checks import (
+    check_count,
+    check_images,
+    check_positive,
+    check_samples,
+    check_shape,
+)
+from course_utils.data.images import ImageSplits
+from course_utils.distributions import DiagonalNormal, normal
+from course_utils.networks.images import conv_decoder, conv_encoder
+from course_utils.training import History, train_epochs
 
 
 class GaussianDecoder(nn.Module):
@@ -83,12 +59,9 @@ class GaussianDecoder(nn.Module):
         """f(z), the mean of p(x|z): latents (B, D) to images (B, …).
 
         Raises:
-            ValueError: z of another shape.
+            TypeError, ValueError: z of another shape, dtype or device; NaN or infinity.
         """
-        if z.ndim != 2 or z.shape[1] != self.latent:
-            raise ValueError(
-                f"latents must have shape (B, {self.latent}), got {tuple(z.shape)}"
-            )
+        check_samples(z, shape=(self.latent,), like=self.sigma, name="latents")
         return self.network(z)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
@@ -98,7 +71,7 @@ class GaussianDecoder(nn.Module):
             ValueError: images that are not as f(z) is, NaN or infinite pixels.
         """
         mean = self(z)
-        check_images(x, shape=mean.shape[1:])
+        check_images(x, shape=mean.shape[1:], like=self.sigma)
         square = (x - mean).flatten(1).square() / self.sigma**2  # (B, P)
         return -(square + (2 * pi * self.sigma**2).log()).sum(1) / 2
 
@@ -143,10 +116,10 @@ class VAE(nn.Module):
         self,
         encoder: nn.Module,
         decoder: GaussianDecoder,
-        shape: tuple[int, ...] = (1, 28, 28),
+        shape: Sequence[int] = (1, 28, 28),
     ) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.shape = encoder, decoder, shape
+        self.encoder, self.decoder, self.shape = encoder, decoder, check_shape(shape)
 
     def posterior(self, x: Tensor) -> DiagonalNormal:
         """q(z|x) of images x (B, …): amortised, one network for all of them.
@@ -154,7 +127,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: images of another shape, NaN or infinite pixels.
         """
-        check_images(x, shape=self.shape)
+        check_images(x, shape=self.shape, like=self.decoder.sigma)
         mean, log_var = self.encoder(x).chunk(2, dim=1)  # (B, D), (B, D)
         return DiagonalNormal(mean, log_var)
 
@@ -171,7 +144,7 @@ class VAE(nn.Module):
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """``count`` images f(z), z ~ N(0, I): means of p(x|z), without pixel noise."""
         shape = (check_count("count", count), self.decoder.latent)
-        return self.decoder(torch.randn(shape, generator=generator))
+        return self.decoder(normal(shape, self.decoder.sigma, generator))
 
 
 def negative_elbo(vae: VAE, batch: tuple[Tensor, ...]) -> Tensor:
@@ -179,51 +152,22 @@ def negative_elbo(vae: VAE, batch: tuple[Tensor, ...]) -> Tensor:
     return -vae(batch[0]).elbo
 
 
-def conv_encoder(latent: int, width: int = 8, hidden: int = 256) -> nn.Sequential:
-    """Two strided convolutions, two linear layers: (B, 1, 28, 28) to (B, 2·latent)."""
-    return _fast(
-        nn.Conv2d(1, width, 4, stride=2, padding=1),  # (B, w, 14, 14)
-        nn.SiLU(),
-        nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # (B, 2w, 7, 7)
-        nn.SiLU(),
-        nn.Flatten(),  # (B, 98w)
-        nn.Linear(98 * width, hidden),
-        nn.SiLU(),
-        nn.Linear(hidden, 2 * latent),
-    )
-
-
-def conv_decoder(latent: int, width: int = 8, hidden: int = 256) -> nn.Sequential:
-    """The encoder's mirror image: (B, latent) to (B, 1, 28, 28)."""
-    return _fast(
-        nn.Linear(latent, hidden),
-        nn.SiLU(),
-        nn.Linear(hidden, 98 * width),
-        nn.SiLU(),
-        nn.Unflatten(1, (2 * width, 7, 7)),  # (B, 2w, 7, 7)
-        nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),  # (B, w, 14, 14)
-        nn.SiLU(),
-        nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),  # (B, 1, 28, 28)
-    )
-
-
-def _fast(*layers: nn.Module) -> nn.Sequential:
-    """Layers in a row, their weights in the order that a CPU likes best."""
-    network: nn.Module = nn.Sequential(*layers)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
 def conv_vae(
-    latent: int = 200, sigma: float = 0.4, width: int = 8, hidden: int = 256
+    latent: int = 200,
+    sigma: float = 0.4,
+    width: int = 8,
+    hidden: int = 256,
+    shape: Sequence[int] = (1, 28, 28),
 ) -> VAE:
-    """The convolutional VAE of this book for images of 28 × 28 pixels."""
-    decoder = GaussianDecoder(conv_decoder(latent, width, hidden), latent, sigma)
-    return VAE(conv_encoder(latent, width, hidden), decoder)
+    """The convolutional VAE of this book, for images (C, H, W) of this shape."""
+    network = conv_decoder(latent, width, hidden, shape)
+    encoder = conv_encoder(2 * latent, width, hidden, shape)
+    return VAE(encoder, GaussianDecoder(network, latent, sigma), shape)
 
 
 def train_vae(
     vae: VAE,
-    data: MNIST,
+    data: ImageSplits,
     *,
     epochs: int = 30,
     batch: int = 128,
@@ -233,9 +177,9 @@ def train_vae(
 ) -> History:
     """Minimise −ELBO over ``data.train``; measure it on held-out and training images.
 
-    The history's ``validation`` and ``training`` are −ELBO of images of these two sets,
-    measured alike; ``reconstruction``, −log p(x|z), and ``KL`` are the two parts of the
-    first. All are in nats an image.
+    What the history has measured: ``validation`` and ``training`` are −ELBO of images
+    of these two sets; ``reconstruction``, −log p(x|z), and ``KL`` are the two parts of
+    the first. All are in nats an image.
 
     Args:
         vae: trained in place.
@@ -245,7 +189,7 @@ def train_vae(
         keep: epochs whose weights the history keeps.
     """
 
-    def validate() -> dict[str, Tensor]:
+    def measure(vae: VAE) -> dict[str, Tensor]:
         held_out: Bound = vae(data.validation.image[:watched])
         seen: Bound = vae(data.train.image[:watched])
         return {
@@ -255,24 +199,16 @@ def train_vae(
             "KL": held_out.kl,
         }
 
-    return fit_epochs(
+    return train_epochs(
         vae,
         data.train,
         negative_elbo,
         epochs=epochs,
         batch=batch,
         lr=lr,
-        validate=validate,
+        measure=measure,
         keep=keep,
     )
-
-
-def digits_vae(data: MNIST) -> tuple[VAE, History]:
-    """The book's VAE of digits, trained at most once on each machine.
-
-    Its history keeps the weights after 1, 5, 10, 20 and 30 epochs.
-    """
-    return trained("vae", conv_vae, train_vae, data=data, keep=[1, 5, 10, 20, 30])
 
 
 def implied_sigma(pixel_weight: float, kl_weight: float) -> float:

@@ -1,0 +1,175 @@
+"""A velocity field v(y, t | condition), and the network that learns one.
+
+The network, what it knows of the time, what it knows of the condition, and the head
+start that it gets are separate pieces: any backbone can be handed in, for samples of
+any shape (course_utils/networks/basic.py says how it is called).
+
+Source: Karras et al. 2022, preconditioning (arXiv:2206.00364).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from math import log
+
+import torch
+from torch import Tensor, nn
+
+from course_utils.checks import check_times
+from course_utils.distributions import widen
+from course_utils.models.guidance import check_guided, guide
+from course_utils.networks.basic import FourierFeatures, MLPBackbone
+from course_utils.networks.conditioning import (
+    ClassLabels,
+    Condition,
+    Conditioning,
+    Unconditional,
+)
+
+
+class Velocity(nn.Module):
+    """A field v(y, t), or v(y, t | condition).
+
+    Args:
+        condition: what it knows beside y and t; nothing by default.
+    """
+
+    def __init__(self, condition: Conditioning | None = None) -> None:
+        super().__init__()
+        self.condition = condition or Unconditional()
+
+    @property
+    def classes(self) -> int:
+        """The number of classes that it knows, 0 for none."""
+        return self.condition.classes
+
+    @abstractmethod
+    def at(self, y: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The velocity, for times and a condition that are as they should be."""
+
+    def forward(self, y: Tensor, t: Tensor, condition: Condition = None) -> Tensor:
+        """Velocity (B, *shape) at y (B, *shape), t (B,) and condition (B, …).
+
+        Raises:
+            TypeError, ValueError: t that is not a time in [0, 1] for each sample; a
+                condition that is missing, malformed or unexpected.
+        """
+        check_times(t, batch=len(y), first=0.0, last=1.0)
+        self.condition.check(condition, len(y))
+        return self.at(y, t, condition)
+
+
+class VelocityNet(Velocity):
+    """v(y, t) = (2t−1)/c² · y + net(y/c, t)/c,   c² = t² + (1−t)².
+
+    The first term is the best field for data that are N(0, I). What is left for the
+    network then has about unit scale at every t, and with y/c an edge of the data stays
+    at the same place while t → 1. There the field changes over a distance of 1−t, so
+    the network sees log(1−t) beside t.
+
+    Args:
+        backbone: net.
+        condition: what it knows beside y and t; nothing by default.
+        preconditioned: False for the plain network of (y, t), for comparison.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        condition: Conditioning | None = None,
+        preconditioned: bool = True,
+    ) -> None:
+        super().__init__(condition)
+        self.backbone, self.preconditioned = backbone, preconditioned
+        self.time = TimeFeatures() if preconditioned else PlainTime()
+
+    def at(self, y: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        time = self.time(t).to(y.dtype)  # (B, T)
+        known = self.condition(condition, len(y))  # (B, E)
+        if not self.preconditioned:
+            return self.backbone(y, time, known)
+        t = widen(t, y)  # (B, 1, …)
+        c = (t**2 + (1 - t) ** 2).sqrt()
+        return (2 * t - 1) / c**2 * y + self.backbone(y / c, time, known) / c
+
+
+class TimeFeatures(nn.Module):
+    """Fourier features of t and of log(1−t), for t in [0, 1]: (B,) → (B, 18)."""
+
+    NEAREST = 0.01  # below 1−t = 0.01 the network no longer tells times apart by log
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waves = FourierFeatures(2, frequencies=4, bound=1.0)
+        self.out_dim = self.waves.out_dim
+
+    def forward(self, t: Tensor) -> Tensor:
+        nearness = (1 - t + self.NEAREST).log() / -log(self.NEAREST)
+        return self.waves(torch.stack([t, nearness], dim=1))
+
+
+class PlainTime(nn.Module):
+    """t as it is: (B,) → (B, 1)."""
+
+    out_dim = 1
+
+    def forward(self, t: Tensor) -> Tensor:
+        return t[:, None]
+
+
+def mlp_velocity(
+    shape: Sequence[int] = (2,),
+    *,
+    classes: int = 0,
+    preconditioned: bool = True,
+    width: int = 96,
+    depth: int = 3,
+    frequencies: int = 16,
+) -> VelocityNet:
+    """The velocity network of the plane: linear layers on Fourier features.
+
+    Args:
+        shape: of one sample.
+        classes: number of classes; 0 for a field that knows none.
+        preconditioned: whether it gets the head start of :class:`VelocityNet`.
+        width, depth, frequencies: of the :class:`MLPBackbone`.
+    """
+    condition = ClassLabels(classes, width // 4) if classes else Unconditional()
+    time_dim = (TimeFeatures() if preconditioned else PlainTime()).out_dim
+    backbone = MLPBackbone(
+        shape,
+        time_dim,
+        condition.out_dim,
+        width=width,
+        depth=depth,
+        frequencies=frequencies,
+    )
+    return VelocityNet(backbone, condition, preconditioned)
+
+
+class GuidedVelocity(Velocity):
+    """v(y, t) + w·(v(y, t | c) − v(y, t)): pulled towards the condition.
+
+    Args:
+        velocity: knows a condition.
+        strength: w; 0 ignores the condition, 1 is the plain conditional field.
+        plain: what gives v(y, t); by default ``velocity`` without its condition.
+
+    Raises:
+        ValueError: a velocity that cannot do without its condition, and no other.
+    """
+
+    def __init__(
+        self, velocity: Velocity, strength: float, plain: Velocity | None = None
+    ) -> None:
+        known = velocity.condition
+        super().__init__(check_guided(known) if plain is None else known)
+        self.velocity, self.strength, self.plain = velocity, strength, plain
+
+    def at(self, y: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        plain = self.plain or self.velocity
+        strength = 0.0 if condition is None else self.strength
+        return guide(
+            lambda: plain(y, t), lambda: self.velocity(y, t, condition), strength
+        )

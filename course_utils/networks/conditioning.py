@@ -1,0 +1,183 @@
+"""What a model knows beside the sample and the time: nothing, classes, or a text.
+
+A condition comes to every model as one argument. Here it is checked and embedded, the
+same for flow matching and diffusion:
+
+    Unconditional   None                                  → None
+    ClassLabels     class indices (B,)                    → (B, E), a row of a table
+    Vectors         vectors (B, V) of a text encoder      → (B, E)
+    Tokens          tokens (B, L, V) of a text encoder    → (B, L, E)
+
+For guidance without a classifier a model must also know what comes without a condition:
+with ``drop`` above 0, training replaces this share of the conditions by a learnt
+"nothing", and None stands for it (Ho and Salimans 2022, arXiv:2207.12598).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from course_utils.checks import check_count, check_labels, check_samples
+
+Condition = Tensor | None
+
+
+class Conditioning(nn.Module):
+    """How one kind of condition is checked and embedded.
+
+    Attributes:
+        out_dim: E, 0 if nothing is embedded.
+        classes: how many classes are known, 0 if conditions are no classes.
+        optional: whether None is a condition too.
+    """
+
+    out_dim: int = 0
+    classes: int = 0
+    optional: bool = False
+
+    @abstractmethod
+    def check(self, condition: Condition, batch: int) -> None:
+        """Refuse a condition that is missing, unexpected or malformed.
+
+        Raises:
+            TypeError, ValueError: saying what was expected and what came.
+        """
+
+    @abstractmethod
+    def forward(self, condition: Condition, batch: int) -> Tensor | None:
+        """The embedded condition of ``batch`` samples."""
+
+
+class Unconditional(Conditioning):
+    """No condition: what has one to give is refused."""
+
+    def check(self, condition: Condition, batch: int) -> None:
+        if condition is not None:
+            raise ValueError("this model has no classes: expected no labels")
+
+    def forward(self, condition: Condition, batch: int) -> None:
+        return None
+
+
+class _Given(Conditioning):
+    """A condition that is there, or "nothing" in its place.
+
+    Args:
+        dim: E.
+        drop: share of the conditions that training replaces by "nothing".
+    """
+
+    nothing: nn.Parameter | None
+
+    def __init__(self, dim: int, drop: float) -> None:
+        super().__init__()
+        self.out_dim = check_count("dim", dim, least=0)
+        if not 0 <= drop < 1:
+            raise ValueError(f"drop must lie in [0, 1), got {drop!r}")
+        self.drop, self.optional = drop, drop > 0
+        self.nothing = nn.Parameter(torch.zeros(dim)) if drop else None
+
+    @abstractmethod
+    def embed(self, condition: Tensor) -> Tensor | None:
+        """The embedding (B, …, E) of a condition that is there."""
+
+    def empty(self, batch: int) -> Tensor | None:
+        """The embedding of "nothing"."""
+        assert self.nothing is not None, "check() comes before"
+        return self.nothing.expand(batch, -1)
+
+    def forward(self, condition: Condition, batch: int) -> Tensor | None:
+        if condition is None:
+            return self.empty(batch)
+        embedded = self.embed(condition)
+        if self.nothing is None or embedded is None or not self.training:
+            return embedded
+        gone = torch.rand(batch, device=embedded.device) < self.drop
+        wide = gone.view(-1, *[1] * (embedded.ndim - 1))
+        return torch.where(wide, self.nothing, embedded)
+
+
+class ClassLabels(_Given):
+    """Class indices (B,), each with a row of a learnt table.
+
+    Args:
+        classes: C.
+        dim: E; 0 for a model that only needs to be told the class.
+        drop: see the module's text.
+    """
+
+    def __init__(self, classes: int, dim: int = 0, drop: float = 0.0) -> None:
+        super().__init__(dim, drop)
+        self.classes = check_count("classes", classes)
+        self.table = nn.Embedding(classes, dim) if dim else None
+
+    def check(self, condition: Condition, batch: int) -> None:
+        if condition is not None:
+            check_labels(condition, classes=self.classes, batch=batch)
+        elif not self.optional:
+            raise ValueError(
+                f"this model has {self.classes} classes: expected labels, got None"
+            )
+
+    def embed(self, condition: Tensor) -> Tensor | None:
+        return None if self.table is None else self.table(condition)
+
+
+class Vectors(_Given):
+    """Vectors (B, V), such as the meaning of a whole text, through a linear layer.
+
+    Args:
+        in_dim: V.
+        dim: E.
+        drop: see the module's text.
+    """
+
+    def __init__(self, in_dim: int, dim: int, drop: float = 0.0) -> None:
+        super().__init__(check_count("dim", dim), drop)
+        self.in_dim = check_count("in_dim", in_dim)
+        self.project = nn.Linear(in_dim, dim)
+
+    def check(self, condition: Condition, batch: int) -> None:
+        if condition is not None:
+            check_samples(condition, shape=(self.in_dim,), name="conditions")
+            _check_batch(condition, batch)
+        elif not self.optional:
+            raise ValueError(
+                f"this model needs a condition: expected (B, {self.in_dim}), got None"
+            )
+
+    def embed(self, condition: Tensor) -> Tensor:
+        return self.project(condition)
+
+
+class Tokens(Vectors):
+    """Tokens (B, L, V), such as the words of a text, each through one linear layer."""
+
+    def check(self, condition: Condition, batch: int) -> None:
+        if condition is None:
+            super().check(condition, batch)
+            return
+        if not isinstance(condition, Tensor) or condition.ndim != 3:
+            got = getattr(condition, "shape", type(condition).__name__)
+            raise ValueError(
+                f"conditions must have shape (B, L, {self.in_dim}), got {got}"
+            )
+        length = condition.shape[1]
+        check_samples(condition, shape=(length, self.in_dim), name="conditions")
+        _check_batch(condition, batch)
+
+    def empty(self, batch: int) -> Tensor | None:
+        """One token that says nothing, (B, 1, E)."""
+        assert self.nothing is not None, "check() comes before"
+        return self.nothing.expand(batch, 1, -1)
+
+
+def _check_batch(condition: Tensor, batch: int) -> None:
+    if len(condition) != batch:
+        raise ValueError(
+            f"there must be a condition for each of {batch} samples,"
+            f" got {len(condition)}"
+        )

@@ -1,0 +1,25 @@
+"""Models that several chapters need: how they are built and trained, for all the same.
+
+Each is trained at most once on a machine, and then comes from the cache.
+"""
+
+from __future__ import annotations
+
+from course_utils.artifacts import trained
+from course_utils.data.images import ImageSplits
+from course_utils.models.classifier import Classifier, train_classifier
+from course_utils.models.vae.model import VAE, conv_vae, train_vae
+from course_utils.training import History
+
+
+def judge(data: ImageSplits) -> tuple[Classifier, History]:
+    """The classifier of digits that judges what generative models draw."""
+    return trained("classifier", Classifier, train_classifier, data=data)
+
+
+def digits_vae(data: ImageSplits) -> tuple[VAE, History]:
+    """The VAE of digits.
+
+    Its history keeps the weights after 1, 5, 10, 20 and 30 epochs.
+    """
+    return trained("vae", conv_vae, train_vae, data=data, keep=[1, 5, 10, 20, 30])

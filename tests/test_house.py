@@ -1,0 +1,376 @@
+"""Any shape, any device, any float dtype: every public model, loss and sampler.
+
+One table lists what is public. Each entry builds its model for samples of a shape and
+says what it does with a batch of them; everything that comes out must live where the
+samples live. The ``meta`` device stands for a GPU: a tensor that is made on the CPU by
+mistake cannot be mixed with one on it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import course_utils
+from course_utils.checks import check_labels, check_points, check_times
+from course_utils.models.classifier import (
+    Classifier,
+    augment,
+    augmented_cross_entropy,
+    plain_cross_entropy,
+)
+from course_utils.models.diffusion import (
+    DDIM,
+    DDPM,
+    DDPMSchedule,
+    DiffusionLoss,
+    GuidedDenoiser,
+    NoiseNet,
+    ProbabilityFlow,
+    VEExponential,
+    VEPower,
+    VPCosine,
+    VPLinear,
+    evidence_lower_bound,
+    flow_log_prob,
+    jump,
+    linear_betas,
+    mlp_denoiser,
+    walk,
+)
+from course_utils.models.diffusion.denoiser import LogSNRFeatures
+from course_utils.models.flow_matching import (
+    FlowMatching,
+    FlowMatchingLoss,
+    GuidedVelocity,
+    VelocityNet,
+    mlp_velocity,
+)
+from course_utils.models.flow_matching.velocity import TimeFeatures
+from course_utils.models.kernel_density import KernelDensity
+from course_utils.models.normalizing_flow import (
+    AffineCoupling,
+    NormalizingFlow,
+    Permutation,
+    SplineCoupling,
+    negative_log_likelihood,
+)
+from course_utils.models.vae import conv_vae, log_weights, negative_elbo
+from course_utils.networks.conditioning import ClassLabels, Tokens, Vectors
+from course_utils.networks.images import conv_decoder
+
+SHAPES = [(2,), (1, 28, 28), (3, 8, 8)]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+B = 4
+Outputs = list[Tensor]
+
+
+class SmallNet(nn.Module):
+    """A backbone of one's own: a convolution for images, a layer for points."""
+
+    def __init__(self, shape: tuple[int, ...], time_dim: int, dim: int) -> None:
+        super().__init__()
+        self.layer = (
+            nn.Conv2d(shape[0], shape[0], 3, padding=1)
+            if len(shape) == 3
+            else nn.Linear(shape[0], shape[0])
+        )
+        self.shift = nn.Linear(time_dim + dim, 1)
+
+    def forward(self, x: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        if condition is None:
+            condition = time.new_empty(len(x), 0)
+        elif condition.ndim == 3:  # tokens: their mean
+            condition = condition.mean(1)
+        shift = self.shift(torch.cat([time, condition], dim=1))
+        return self.layer(x) + shift.view(-1, *[1] * (x.ndim - 1))
+
+
+def labels(x: Tensor) -> Tensor:
+    return torch.zeros(len(x), dtype=torch.int64, device=x.device)
+
+
+# --- what is public: name → (model for samples of a shape, what is done with it) ------
+
+Act = Callable[[nn.Module, Tensor], list[Tensor]]
+Case = tuple[Callable[[tuple[int, ...]], nn.Module], Act]
+
+
+def flow(shape: tuple[int, ...]) -> FlowMatching:
+    network = mlp_velocity(shape, width=8, depth=1, frequencies=1)
+    return FlowMatching(network, shape)
+
+
+def flow_of_ones_own(shape: tuple[int, ...]) -> FlowMatching:
+    known = ClassLabels(3, 5, drop=0.2)
+    backbone = SmallNet(shape, TimeFeatures().out_dim, known.out_dim)
+    return FlowMatching(VelocityNet(backbone, known), shape)
+
+
+def guided_flow(shape: tuple[int, ...]) -> FlowMatching:
+    return FlowMatching(GuidedVelocity(flow_of_ones_own(shape).velocity, 2.0), shape)
+
+
+def denoiser_of_ones_own(shape: tuple[int, ...]) -> NoiseNet:
+    schedule, known = VPCosine(), ClassLabels(3, 5, drop=0.2)
+    time = LogSNRFeatures(schedule)
+    backbone = SmallNet(shape, time.out_dim, known.out_dim)
+    return NoiseNet(schedule, backbone, time, shape=shape, condition=known)
+
+
+def with_text(shape: tuple[int, ...], known: Vectors) -> NoiseNet:
+    schedule = VEExponential()
+    time = LogSNRFeatures(schedule)
+    backbone = SmallNet(shape, time.out_dim, known.out_dim)
+    return NoiseNet(schedule, backbone, time, shape=shape, condition=known)
+
+
+def normalizing_flow(kind: str, shape: tuple[int, ...]) -> NormalizingFlow:
+    dim = torch.Size(shape).numel()
+    make: Callable[..., nn.Module] = AffineCoupling
+    if kind == "spline":
+        make = lambda d, w: SplineCoupling(d, 3, w, 0)  # noqa: E731
+    swap = Permutation(list(range(dim))[::-1])
+    return NormalizingFlow([make(dim, 4), swap, make(dim, 4)], shape)
+
+
+def use_flow(model: FlowMatching, x: Tensor) -> list[Tensor]:
+    known = labels(x) if model.classes else None
+    batch = x if known is None else (x, known)
+    return [
+        FlowMatchingLoss()(model, batch),
+        FlowMatchingLoss(reduction="mean", generator=torch.Generator())(model, batch),
+        model.sample(B, known, steps=2),
+        model.trajectory(x, known, steps=2),
+        model.trajectory(x, known, steps=2, reverse=True),
+    ]
+
+
+def use_denoiser(model: NoiseNet, x: Tensor) -> list[Tensor]:
+    known = labels(x) if model.classes else None
+    return [*denoise(model, x, known)]
+
+
+def denoise(model: NoiseNet, x: Tensor, known: Tensor | None) -> Iterator[Tensor]:
+    batch = x if known is None else (x, known)
+    for kind in ("eps", "x0", "v"):
+        yield DiffusionLoss(kind, torch.Generator())(model, batch)
+    for sampler in (DDIM(model), DDIM(model, eta=0.5), DDPM(model)):
+        yield sampler.sample(B, known, steps=2)
+    run = DDPM(model).path(x, known, steps=2, generator=torch.Generator())
+    yield from (run.x, run.x0)
+    if not isinstance(model.schedule, DDPMSchedule):
+        yield ProbabilityFlow(model).sample(B, known, steps=2, clean=True)
+    yield from evidence_lower_bound(model, x, known, levels=2, repeats=2)
+    each = DDIM(model, start_std=torch.ones(model.classes)) if model.classes else None
+    if each is not None:
+        yield each.sample(B, known, steps=1)
+
+
+def use_text(text: Callable[[Tensor], Tensor]) -> Act:
+    return lambda model, x: [*denoise(model, x, text(x))]  # type: ignore[arg-type]
+
+
+def use_normalizing_flow(model: NormalizingFlow, x: Tensor) -> list[Tensor]:
+    z, log_det = model.inverse(x)
+    parts = [*model(z), model.path(z), model.inverse_path(x), model.sample(B)]
+    return [negative_log_likelihood(model, x), z, log_det, *parts]
+
+
+def use_vae(model: nn.Module, x: Tensor) -> list[Tensor]:
+    q = model.posterior(x)
+    weights = log_weights(model.decoder, q, x, 3, torch.Generator())
+    return [negative_elbo(model, (x,)), model.sample(B), model.reconstruct(x), weights]
+
+
+def use_classifier(model: nn.Module, x: Tensor) -> list[Tensor]:
+    batch = (x, labels(x))
+    return [
+        plain_cross_entropy(model, batch),
+        augmented_cross_entropy(model, batch),
+        augment(x, generator=torch.Generator()),
+        model.log_prob(x),
+    ]
+
+
+CASES: dict[str, Case] = {
+    "flow matching": (flow, use_flow),
+    "flow matching, a backbone of one's own": (flow_of_ones_own, use_flow),
+    "flow matching, guided": (guided_flow, use_flow),
+    "likelihood of flow matching": (
+        lambda s: FlowMatching(mlp_velocity(s, width=4, depth=1, frequencies=0), s),
+        lambda m, x: [m.log_prob(x, steps=1)],
+    ),
+    "diffusion, a backbone of one's own": (denoiser_of_ones_own, use_denoiser),
+    "diffusion, guided": (
+        lambda s: GuidedDenoiser(denoiser_of_ones_own(s), 2.0),
+        use_denoiser,
+    ),
+    "diffusion, vectors of a text": (
+        lambda s: with_text(s, Vectors(6, 5)),
+        use_text(lambda x: torch.ones_like(x).flatten(1)[:, :1].expand(-1, 6)),
+    ),
+    "diffusion, tokens of a text": (
+        lambda s: with_text(s, Tokens(6, 5, drop=0.3)),
+        use_text(lambda x: x.new_ones(len(x), 7, 6)),
+    ),
+    "likelihood of diffusion": (
+        lambda s: mlp_denoiser(VPLinear(), shape=s, width=4, depth=1, frequencies=0),
+        lambda m, x: [flow_log_prob(m, x, steps=1)],
+    ),
+    "affine flow": (lambda s: normalizing_flow("affine", s), use_normalizing_flow),
+    "spline flow": (lambda s: normalizing_flow("spline", s), use_normalizing_flow),
+    "VAE": (lambda s: conv_vae(4, width=2, hidden=8, shape=s), use_vae),
+    "classifier": (lambda s: Classifier(2, s, classes=3), use_classifier),
+}
+SCHEDULES = [
+    VEExponential(),
+    VEPower(7.0),
+    VPCosine(),
+    VPLinear(),
+    DDPMSchedule(linear_betas(4, end=0.8)),
+]
+TIMES = ("log-SNR", "sinusoidal", "plain")
+for i, one in enumerate(SCHEDULES):
+    time = TIMES[i % len(TIMES)]
+    CASES[f"diffusion, {type(one).__name__}, {time}"] = (
+        lambda s, one=one, time=time: mlp_denoiser(
+            one, shape=s, time=time, width=8, depth=1, frequencies=1
+        ),
+        use_denoiser,
+    )
+
+FOR_IMAGES = {"VAE", "classifier"}
+LIKELIHOODS = {name for name in CASES if "likelihood" in name}
+# half precision holds no likelihoods, and no spline's knots
+PRECISE = LIKELIHOODS | {"affine flow", "spline flow"}
+
+
+def suited(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Whether a case makes sense; a likelihood takes a pass for each value."""
+    if name in FOR_IMAGES and len(shape) < 3:
+        return False
+    if name in LIKELIHOODS and torch.Size(shape).numel() > 300:
+        return False
+    return name not in PRECISE or dtype != torch.bfloat16
+
+
+EVERY = [(n, s, d) for n in CASES for s in SHAPES for d in DTYPES if suited(n, s, d)]
+ON_A_DEVICE = [
+    (n, s)
+    for n in CASES
+    for s in ((2,), (3, 8, 8))
+    if suited(n, s, torch.float32) and not (n in LIKELIHOODS and s != (2,))
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "dtype"), EVERY)
+def test_any_shape_and_dtype(
+    name: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    build, act = CASES[name]
+    model = build(shape).to(dtype)
+    x = torch.rand(B, *shape).to(dtype)
+    outputs = act(model, x)
+    for out in outputs:
+        assert out.dtype == dtype
+        assert out.isfinite().all()
+        assert B in out.shape[:2]
+    if not outputs[0].requires_grad:
+        return  # a likelihood by a solver
+    outputs[0].mean().backward()
+    assert all(
+        p.grad.isfinite().all() for p in model.parameters() if p.grad is not None
+    )
+
+
+@pytest.mark.parametrize(("name", "shape"), ON_A_DEVICE)
+def test_any_device(name: str, shape: tuple[int, ...]) -> None:
+    build, act = CASES[name]
+    outputs = act(build(shape).to("meta"), torch.empty(B, *shape, device="meta"))
+    assert all(out.is_meta for out in outputs)
+
+
+def test_tensors_without_values_pass_the_checks() -> None:
+    with FakeTensorMode():
+        x = torch.empty(B, 2, device="cuda")  # of a GPU that is not there
+        assert check_points(x) is x
+        t = torch.empty(B, device="cuda")
+        assert check_times(t, batch=B, first=0.0, last=1.0) is t
+        assert check_labels(labels(x), classes=3, batch=B).device == x.device
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_forward_process_in_any_shape(
+    schedule: VPCosine, shape: tuple[int, ...]
+) -> None:
+    x, eps = torch.randn(2, 28, *shape)
+    t = schedule.draw_time(x)
+    each = torch.stack(
+        [
+            jump(schedule, x[i : i + 1], t[i : i + 1], eps[i : i + 1])[0]
+            for i in range(28)
+        ]
+    )
+    assert torch.allclose(jump(schedule, x, t, eps), each)
+    times = schedule.times(3)[::-1]
+    assert walk(schedule, x.to("meta"), times, torch.Generator()).shape == (
+        4,
+        28,
+        *shape,
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 16), (3, 8, 8)])
+def test_a_density_of_stored_images_of_any_shape(shape: tuple[int, ...]) -> None:
+    images = torch.rand(5, *shape)
+    assert KernelDensity(images, 0.4).log_prob(images[:2]).shape == (2,)
+    assert conv_decoder(3, 2, 8, shape)(torch.zeros(1, 3)).shape[1:] == shape
+
+
+# --- the house ------------------------------------------------------------------------
+
+ROOT = Path(course_utils.__file__).parent
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the package that a file imports, as its statements name them."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name for name in names if name.startswith("course_utils")}
+
+
+MODULES = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path
+    for path in ROOT.rglob("*.py")
+    if path.name != "__init__.py"
+}
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    left = {name: imported(path) & set(MODULES) for name, path in MODULES.items()}
+    while left:
+        free = {name for name, needs in left.items() if not needs & set(left)}
+        assert free, f"these import each other: {sorted(left)}"
+        left = {name: needs for name, needs in left.items() if name not in free}
+
+
+def test_a_package_is_imported_by_its_modules() -> None:
+    packages = {str(p.parent.relative_to(ROOT)) for p in ROOT.rglob("__init__.py")}
+    names = {f"course_utils.{p}".replace("/", ".") for p in packages if p != "."}
+    for name, path in MODULES.items():
+        assert not imported(path) & names, f"{name} should name the defining module"

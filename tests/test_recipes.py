@@ -1,0 +1,88 @@
+"""The models of several chapters: trained once, and anew only when they must be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from course_utils import artifacts
+from course_utils.data.images import Images, ImageSplits
+from course_utils.recipes import digits_vae, judge
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the models in a cache of its own."""
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
+    return tmp_path / "models"
+
+
+def some(count: int, seed: int) -> Images:
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.arange(count) % 10
+    return Images(torch.rand(count, 1, 28, 28, generator=generator), label)
+
+
+def tiny() -> ImageSplits:
+    sets = some(20, 0), some(10, 1), some(10, 2)
+    return ImageSplits(*sets, fingerprint="tiny", complete=False)
+
+
+def reach(modules: Iterable[str]) -> set[str]:
+    """These modules and all that they import."""
+    return set(artifacts._code(modules))
+
+
+def modules_in_the_key(folder: Path, name: str) -> set[str]:
+    """Whose change would train a model anew, as its artefact says."""
+    (path,) = folder.glob(f"{name}-*.safetensors")
+    with safe_open(path, framework="pt") as file:
+        return set(json.loads(file.metadata()["key"])["code"])
+
+
+def unrelated() -> set[str]:
+    """Modules that a model of images does not hang on."""
+    data = {name for name in artifacts.SOURCES if name.startswith("course_utils.data.")}
+    fetching = {name for name in data if "course_utils.data.download" in reach([name])}
+    assert {"course_utils.data.mnist", "course_utils.data.__init__"} <= fetching
+    live = {name for name in artifacts.SOURCES if name.startswith("course_utils.live")}
+    drawing = {"course_utils.plotting", "course_utils.notebook", "course_utils.claims"}
+    return fetching | live | drawing | {"course_utils.data.rings"}
+
+
+def test_the_judge_is_trained_once_and_hangs_on_little(folder: Path) -> None:
+    (first, history), (again, kept) = judge(tiny()), judge(tiny())
+    assert history == kept  # the seconds too: it was not trained again
+    x = tiny().test.image
+    assert torch.equal(first.log_prob(x), again.log_prob(x))
+    modules = modules_in_the_key(folder, "classifier")
+    assert "course_utils.data.images" in modules  # of the data that were passed in
+    assert not modules & unrelated()
+
+
+def test_the_vae_is_trained_once_and_hangs_on_little(folder: Path) -> None:
+    (first, history), (again, kept) = digits_vae(tiny()), digits_vae(tiny())
+    assert history == kept
+    assert first.decoder.latent == 200
+    assert float(first.decoder.sigma) == pytest.approx(0.4)
+    assert list(history.snapshots) == list(kept.snapshots) == [1, 5, 10, 20, 30]
+    for name, value in kept.snapshots[30].items():
+        assert torch.equal(value, first.state_dict()[name])
+        assert torch.equal(value, again.state_dict()[name])
+    assert not modules_in_the_key(folder, "vae") & unrelated()
+
+
+def test_recipes_alone_use_the_cache() -> None:
+    """Models do not know that they are kept, and no module takes a kept one."""
+    using, taking = set(), set()
+    for name, source in artifacts.SOURCES.items():
+        _, imported = artifacts._parsed(name, source)
+        using |= {name} if "course_utils.artifacts" in imported else set()
+        taking |= {name} if "course_utils.recipes" in imported else set()
+    assert using == {"course_utils.recipes"}
+    assert taking == set()
