@@ -28,7 +28,7 @@ import re
 import sys
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
@@ -85,7 +85,7 @@ def trained(
         train: another such function, which trains the model in place.
         seed: of torch's random numbers, for building and training.
         settings: what else ``train`` takes: None, numbers, text; tensors and arrays;
-            whatever has a text ``fingerprint``, as data sets do; networks; dataclasses,
+            whatever has a text ``fingerprint``, as data sets do; networks; objects,
             functions and classes of this package; dtypes and devices of torch; and
             lists, tuples and dicts of all these.
 
@@ -373,8 +373,8 @@ class _Told:
             return {"class": self._of_class(value), "fingerprint": fingerprint}
         if isinstance(value, nn.Module):
             return self._of_network(where, value)
-        if (names := _field_names(value)) is not None:
-            return self._of_record(where, value, names)
+        if (attributes := _attributes(value)) is not None:
+            return self._of_object(where, value, attributes)
         if isinstance(value, list | tuple):
             return [self.of(f"{where}[{i}]", item) for i, item in enumerate(value)]
         if isinstance(value, Mapping):
@@ -419,17 +419,15 @@ class _Told:
         self.modules |= {base.__module__ for base in kind.__mro__}
         return f"{kind.__module__}.{kind.__qualname__}"
 
-    def _of_record(self, where: str, value: Any, names: Iterable[str]) -> Any:
-        """Class and fields.
+    def _of_object(self, where: str, value: Any, attributes: Mapping[str, Any]) -> Any:
+        """Class and attributes.
 
         Raises:
             TypeError: a class of another place than this package.
         """
         self.of_code(f"the class of {where}", type(value))
-        told = {
-            name: self.of(f"{where}.{name}", getattr(value, name)) for name in names
-        }
-        return {"class": self._of_class(value), "fields": told}
+        told = {name: self.of(f"{where}.{name}", x) for name, x in attributes.items()}
+        return {"class": self._of_class(value), "attributes": told}
 
     def _of_array(self, where: str, value: Tensor | np.ndarray) -> dict[str, str]:
         """Dtype, shape and content."""
@@ -464,11 +462,19 @@ class _Told:
         return {"parts": parts, "weights": _digest(weights, {})}
 
 
-def _field_names(value: Any) -> Iterable[str] | None:
-    """The names of the fields of a dataclass or a named tuple; None of other values."""
+def _attributes(value: Any) -> Mapping[str, Any] | None:
+    """All that an object consists of; None if that cannot be said.
+
+    It is what the fields say of a dataclass or a named tuple, and of another object of
+    this package, which is not a collection, all its attributes.
+    """
     if is_dataclass(value):
-        return [field.name for field in fields(value)]
-    return getattr(value, "_fields", None) if isinstance(value, tuple) else None
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return value._asdict()
+    if type(value).__module__ in SOURCES and not isinstance(value, Collection):
+        return getattr(value, "__dict__", None)
+    return None
 
 
 def _refusal(where: str, value: Any, which: str = "") -> TypeError:
@@ -481,8 +487,8 @@ def _refusal(where: str, value: Any, which: str = "") -> TypeError:
         )
     return TypeError(
         f"{where} must be None, a number, text, a tensor, an array, a network, have a "
-        "text fingerprint, be a dataclass, function or class of course_utils, a dtype "
-        f"or device of torch, or a list, tuple or dict of these, got {got}"
+        "text fingerprint, be an object, function or class of course_utils, a dtype or "
+        f"device of torch, or a list, tuple or dict of these, got {got}"
     )
 
 

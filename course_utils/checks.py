@@ -103,17 +103,21 @@ def check_finite(name: str, x: Tensor) -> Tensor:
     )
 
 
-def check_times(t: Tensor, *, batch: int, first: float, last: float) -> Tensor:
+def check_times(
+    t: Tensor, *, batch: int, first: float, last: float, whole: bool = False
+) -> Tensor:
     """Return ``t`` if it is one time for each sample.
 
     Args:
         t: times (B,) of floating dtype.
         batch: B.
         first, last: what t may be, with room for rounding.
+        whole: whether times are whole numbers, which need no room.
 
     Raises:
         TypeError: not a tensor of floating dtype.
-        ValueError: wrong shape, a time outside [first, last], NaN.
+        ValueError: wrong shape, a time outside [first, last], NaN; a time between
+            whole numbers, if only they are allowed.
     """
     if not isinstance(t, Tensor) or not t.is_floating_point():
         got = t.dtype if isinstance(t, Tensor) else type(t).__name__
@@ -124,11 +128,17 @@ def check_times(t: Tensor, *, batch: int, first: float, last: float) -> Tensor:
             f" got {tuple(t.shape)}"
         )
     if has_values(t):
-        slack = max(1e-6, torch.finfo(t.dtype).eps) * (last - first)
+        rounding = 0.0 if whole else max(1e-6, torch.finfo(t.dtype).eps)
+        slack = rounding * (last - first)
         if not ((t >= first - slack) & (t <= last + slack)).all():
             raise ValueError(
                 f"t must lie in [{first:g}, {last:g}], got"
                 f" {float(t.min()):g} … {float(t.max()):g}"
+            )
+        if whole and (t != t.round()).any():
+            raise ValueError(
+                f"t must be a whole number from {first:g} to {last:g}, got"
+                f" {float(t[t != t.round()][0]):g}"
             )
     return t
 

@@ -56,7 +56,7 @@ class History:
 
     Attributes:
         losses: turn → mean loss of every step's batch; a turn that repeats says its
-            last.
+            last, one that is played 0 times says nothing.
         step: the steps after which the model was measured.
         measured: name → mean over the held-out samples at each of those steps.
         seconds: CPU-seconds spent, measurements included.
@@ -122,6 +122,9 @@ class Turn(Generic[M, B]):
 
     def __post_init__(self) -> None:
         check_count("repeats", self.repeats, least=0)
+        if isinstance(self.optimizers, Optimizer):
+            got = type(self.optimizers).__name__
+            raise TypeError(f"a turn must have a list of optimizers, got {got}")
         if not self.optimizers:
             raise ValueError("a turn must have an optimizer of what it moves, got none")
         if self.clip is not None:
@@ -349,7 +352,7 @@ class _Run:
             parallel = self.fabric.world_size > 1 and everything
             played.moved = None if parallel else _parameters(turn)
             self.turns.append(played)
-        self.latest = dict.fromkeys(self.history.losses, 0.0)
+        self.latest: dict[str, float] = {}  # turn → its loss of this step
         self.average = None
         if ema is not None:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema))
@@ -400,6 +403,9 @@ class _Run:
     def checked_mean(self, turn: Turn[Any, Any], loss: Tensor, batch: Any) -> Tensor:
         """The mean of a loss that is one finite value for each sample."""
         size = _size(batch)
+        if not isinstance(loss, Tensor) or not loss.is_floating_point():
+            got = loss.dtype if isinstance(loss, Tensor) else type(loss).__name__
+            raise TypeError(f"the loss must be a floating tensor (B,), got {got}")
         if loss.ndim != 1 or (size is not None and len(loss) != size):
             raise ValueError(
                 f"the loss must have shape ({'B' if size is None else size},), a value"
@@ -588,7 +594,8 @@ def _check_rates(lr: float, weight_decay: float) -> None:
 
 def _check_turns(model: nn.Module, turns: Sequence[Turn[Any, Any]]) -> None:
     """Refuse turns that leave a parameter out, or move it by two optimizers."""
-    if not turns or not all(isinstance(turn, Turn) for turn in turns):
+    listed = isinstance(turns, Sequence) and bool(turns)
+    if not listed or not all(isinstance(turn, Turn) for turn in turns):
         raise TypeError(f"expected a loss, or a list of turns, got {turns!r}")
     names = [turn.name for turn in turns]
     if len(set(names)) < len(names):

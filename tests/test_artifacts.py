@@ -258,9 +258,11 @@ def test_each_argument_is_in_the_key(change: dict[str, Any]) -> None:
     assert trainings(lambda: run({})) == 0
 
 
-@dataclass
 class Part:
-    """A dataclass without fields."""
+    """An object with an attribute, or with none."""
+
+    def __init__(self, **settings: int) -> None:
+        vars(self).update(settings)
 
 
 @dataclass
@@ -318,6 +320,7 @@ SLOW, FAST = partial(learn, steps=1), partial(learn, steps=2)
         (nn.GELU(), nn.GELU().eval(), [nn.ReLU(), nn.GELU("tanh")]),
         (Encoder(), Encoder().eval(), [Encoder(2), Encoder(value=1), Encoder().half()]),
         (Loss(), Loss(2.0), [Loss(3.0), Loss(target=noise), Loss(part=Part())]),
+        (Part(), Part(), [Part(a=1), Part(a=2), Part, Loss(), {}]),
         (Pair(1), Pair(1, 1), [Pair(1, 2), (1, 1)]),
         (squared, squared, [noise, Net, SLOW, "test_artifacts.squared"]),
         (SLOW, partial(learn, steps=1), [FAST, learn]),
@@ -602,7 +605,9 @@ class Network(nn.Module):
         ({1, 2}, "set"),
         (noise(), "generator"),
         ({"x": [1, Path("x")]}, r"\w+Path"),
-        (type("Odd", (), {"fingerprint": 3})(), "Odd"),
+        (type("Odd", (), {"fingerprint": 3})(), r"test_artifacts\.Odd: put it into"),
+        (in_a_notebook("class C: ...", "C")(), "C"),
+        (Part(a=object()), "object"),  # type: ignore[arg-type]
         (torch.Generator(), "a Generator, whose state changes .*: give a seed"),
         (np.random.default_rng(), "a Generator, whose state changes .*: give a seed"),
         (Loss(part=torch.Generator()), "a Generator, whose"),  # type: ignore[arg-type]

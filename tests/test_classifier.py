@@ -1,6 +1,7 @@
 """The classifier of digits: its augmentation pixel by pixel, what it says, counts."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -50,9 +51,8 @@ def extreme(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
 
     def call(x: Tensor, sign: int, **settings: float) -> Tensor:
         with monkeypatch.context() as patch:
-            patch.setattr(
-                torch, "rand", lambda *size, **_: torch.full(size, float(sign > 0))
-            )
+            end = float(sign > 0)
+            patch.setattr(classifier, "uniform", lambda size, *_: torch.full(size, end))
             return only(x, None, **settings)
 
     return call
@@ -304,32 +304,47 @@ def test_training_repeats_with_the_seed() -> None:
 
 # --- wrong input ----------------------------------------------------------------------
 
-SHAPE = r"shape \(B, 1, 28, 28\) with B ≥ 1, got"
+SHAPE = r"images must have shape \(B, 1, 28, 28\), got"
+ROWS = "images must be finite, got 2 of 2 rows with NaN or infinity, the first at row 0"
 BAD: dict[str, tuple[object, type[Exception], str]] = {
     "no tensor": (
         [[0.0]],
         TypeError,
-        r"must be a floating tensor \(B, 1, 28, 28\), got list",
+        r"must be a torch\.Tensor of shape \(B, 1, 28, 28\), got list",
     ),
     "bytes": (
         torch.zeros(2, 1, 28, 28).byte(),
         TypeError,
-        r"must be a floating tensor \(B, 1, 28, 28\), got torch\.uint8",
+        r"must have a floating dtype, got torch\.uint8",
     ),
     "one image": (torch.zeros(1, 28, 28), ValueError, rf"{SHAPE} \(1, 28, 28\)"),
     "rows": (torch.zeros(2, 784), ValueError, rf"{SHAPE} \(2, 784\)"),
     "colours": (torch.zeros(2, 3, 28, 28), ValueError, rf"{SHAPE} \(2, 3, 28, 28\)"),
     "other size": (torch.zeros(2, 1, 28, 32), ValueError, rf"{SHAPE} \(2, 1, 28, 32\)"),
-    "none": (torch.zeros(0, 1, 28, 28), ValueError, rf"{SHAPE} \(0, 1, 28, 28\)"),
+    "none": (
+        torch.zeros(0, 1, 28, 28),
+        ValueError,
+        r"at least one row, got an empty batch \(0, 1, 28, 28\)",
+    ),
+    "double precision": (
+        torch.zeros(2, 1, 28, 28).double(),
+        TypeError,
+        r"dtype torch\.float32 like the model, got torch\.float64",
+    ),
+    "another device": (
+        torch.zeros(2, 1, 28, 28, device="meta"),
+        ValueError,
+        "must be on cpu like the model, got meta",
+    ),
     "NaN": (
         torch.zeros(2, 1, 28, 28).index_fill(3, torch.tensor([5]), float("nan")),
         ValueError,
-        "must be finite, got NaN or infinite pixels",
+        ROWS,
     ),
     "infinity": (
         torch.zeros(2, 1, 28, 28).index_fill(3, torch.tensor([5]), -float("inf")),
         ValueError,
-        "must be finite, got NaN or infinite pixels",
+        ROWS,
     ),
 }
 
@@ -337,19 +352,21 @@ BAD: dict[str, tuple[object, type[Exception], str]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_images(case: str) -> None:
     x, error, message = BAD[case]
-    model = small().eval()
-    calls: list[Callable] = [check_images, model, model.features]
+    model, label = small().eval(), torch.zeros(2, dtype=torch.int64)
+    losses = plain_cross_entropy, augmented_cross_entropy
+    calls: list[Callable] = [model, model.features]
+    calls += [partial(loss, model) for loss in losses]
     for call in calls:
         with pytest.raises(error, match=message):
-            call(x)
+            call((x, label) if isinstance(call, partial) else x)
 
 
 def test_good_images_come_back_as_they_are() -> None:
     x = noise(2)
-    assert check_images(x) is x
+    assert check_images(x, shape=(1, 28, 28), like=small().head.weight) is x
     other = torch.zeros(4, 6, dtype=torch.float64)
     assert check_images(other, shape=(6,)) is other
-    with pytest.raises(ValueError, match=r"\(B, 5\) with B ≥ 1, got \(4, 6\)"):
+    with pytest.raises(ValueError, match=r"shape \(B, 5\), got \(4, 6\)"):
         check_images(other, shape=(5,))
 
 

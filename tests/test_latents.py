@@ -100,9 +100,7 @@ def test_linear_start_is_the_best_q_of_the_linear_decoder() -> None:
     x = blobs(60).image
     q = first_posteriors(x, "linear", latent=7, sigma=0.3)
     decoder = LinearVAE(x, 7, 0.3).decoder
-    fitted, _ = train_posterior(
-        decoder, x, q, steps=200, lr=0.01, generator=seeded(0)
-    )
+    fitted, _ = train_posterior(decoder, x, q, steps=200, lr=0.01, generator=seeded(0))
     with torch.no_grad():
         mine, best = (
             torch.stack(
@@ -164,7 +162,9 @@ def test_training_lowers_the_loss_and_says_its_parts() -> None:
 def test_table_must_fit_the_images() -> None:
     data = tiny()
     model = latent_vae(data, "prior", latent=2)
-    larger = ImageSplits(blobs(71), data.validation, data.test, "larger", complete=False)
+    larger = ImageSplits(
+        blobs(71), data.validation, data.test, "larger", complete=False
+    )
     with pytest.raises(ValueError, match="a row for each of 71 images, got 70 rows"):
         train_latents(model, larger)
 

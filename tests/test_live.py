@@ -17,6 +17,7 @@ from course_utils.live.panel import LivePanel
 from course_utils.models.flow_matching import (
     FlowMatching,
     OptimalVelocity,
+    VelocityNet,
     mlp_velocity,
 )
 from course_utils.models.normalizing_flow import (
@@ -24,6 +25,8 @@ from course_utils.models.normalizing_flow import (
     affine_flow,
     spline_flow,
 )
+from course_utils.networks.basic import MLPBackbone
+from course_utils.networks.conditioning import Vectors
 from course_utils.notebook import seeded
 from course_utils.solvers import RK4, Euler, Heun, Midpoint, Solver
 
@@ -172,10 +175,17 @@ def test_a_flow_it_cannot_run_is_refused() -> None:
 
 def test_a_velocity_it_cannot_run_is_refused() -> None:
     rings = OlympicRings("by ring")
-    wanted = "a preconditioned VelocityNet, got "
-    with pytest.raises(TypeError, match=wanted + "a plain VelocityNet"):
+    wanted = "a preconditioned VelocityNet of linear layers, "
+    with pytest.raises(TypeError, match=wanted + "got a plain VelocityNet"):
         FlowPanel("test", shaken_field(0, preconditioned=False), rings)
-    with pytest.raises(TypeError, match=wanted + "OptimalVelocity"):
+    with pytest.raises(TypeError, match=wanted + "got OptimalVelocity"):
         FlowPanel("test", FlowMatching(OptimalVelocity(rings)), rings)
+    knows_words = VelocityNet(MLPBackbone((2,), 18, 4), Vectors(7, 4))
+    with pytest.raises(TypeError, match=wanted + "with classes .* one with Vectors"):
+        FlowPanel("test", FlowMatching(knows_words), rings)
+    with pytest.raises(TypeError, match=wanted + "got one with Linear"):
+        FlowPanel("test", FlowMatching(VelocityNet(nn.Linear(2, 2))), rings)
     with pytest.raises(ValueError, match="5 classes or none, got 3"):
         FlowPanel("test", shaken_field(3), rings)
+    with pytest.raises(ValueError, match=r"points of shape \(2,\), got \(3,\)"):
+        FlowPanel("test", FlowMatching(mlp_velocity((3,)), (3,)), rings)

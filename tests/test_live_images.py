@@ -198,7 +198,7 @@ def test_what_cannot_be_run_or_stored_is_refused() -> None:
 
 
 def test_the_classifier_gives_the_probabilities_that_torch_gives(
-    classifier: Classifier, data: MNIST
+    classifier: Classifier, data: ImageSplits
 ) -> None:
     torch.manual_seed(0)
     x = torch.cat([data.test.image[:60], torch.rand(20, 1, 28, 28)])
@@ -252,7 +252,9 @@ def test_no_drawing_no_image() -> None:
     assert javascript(DRAWING, []) is None
 
 
-def test_a_digit_drawn_again_is_read_alike(classifier: Classifier, data: ImageSplits) -> None:
+def test_a_digit_drawn_again_is_read_alike(
+    classifier: Classifier, data: ImageSplits
+) -> None:
     images = data.test.per_class(20)
     again = torch.tensor(javascript(REDRAWN, rows(images.image)))
     log_p = classifier.log_prob(again.view(-1, 1, 28, 28))
@@ -263,13 +265,23 @@ def test_a_digit_drawn_again_is_read_alike(classifier: Classifier, data: ImageSp
 def test_only_the_classifier_is_accepted() -> None:
     with pytest.raises(TypeError, match="runs a Classifier, got Linear"):
         DigitPad("test", nn.Linear(2, 2))  # type: ignore[arg-type]
+    expected = r"images \(1, 28, 28\) of 10 classes, got a classifier of "
+    with pytest.raises(ValueError, match=expected + r"\(3, 32, 32\) and 10"):
+        DigitPad("test", Classifier(2, (3, 32, 32)))
+    with pytest.raises(ValueError, match=expected + r"\(1, 28, 28\) and 4"):
+        DigitPad("test", Classifier(2, classes=4))
+    colours = Images(torch.zeros(1, 3, 28, 28), torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"shape \(1, 28, 28\), got \(3, 28, 28\)"):
+        DigitPad("test", Classifier(2), colours)
 
 
 # --- the decoder ---
 
 
 @torch.no_grad()
-def test_the_decoder_gives_the_image_that_torch_gives(vae: VAE, data: ImageSplits) -> None:
+def test_the_decoder_gives_the_image_that_torch_gives(
+    vae: VAE, data: ImageSplits
+) -> None:
     torch.manual_seed(0)
     means = vae.posterior(data.validation.image[:40]).mean
     z = torch.cat([means, 3 * (2 * torch.rand(40, 2) - 1)])
@@ -425,7 +437,11 @@ SEVEN = [[0.25, 0.2], [0.75, 0.2], [0.6, 0.5], [0.45, 0.85]]
 
 
 def test_a_reader_draws_a_digit(
-    browser: Browser, classifier: Classifier, data: ImageSplits, lang: str, tmp_path: Path
+    browser: Browser,
+    classifier: Classifier,
+    data: ImageSplits,
+    lang: str,
+    tmp_path: Path,
 ) -> None:
     panel = DigitPad("test", classifier, data.test.per_class(1))
     with opened(browser, panel, tmp_path, lang) as page:

@@ -92,7 +92,9 @@ def test_classes_of_ones_own() -> None:
     assert torch.allclose(x.std(0), torch.ones(2), atol=0.015)
     assert label.bincount(minlength=2).min() > 49_000
     points, moon = next(data.batches(100, seeded(0), labelled=True))
-    assert torch.equal(points[moon == 1][:, 1] < 1, torch.ones(moon.sum()).bool())
+    centre = (2 * moon[:, None] - 1) * torch.tensor([0.5, 0.25])
+    radius = (data.to_raw(points) - centre).norm(dim=1)
+    assert torch.allclose(radius, torch.ones(100), atol=0.25)
     assert data.mean.shape == data.std.shape == (2,)
     assert PlaneData.std.tolist() == [1, 1]  # that of all others stays
 

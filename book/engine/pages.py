@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 from sphinx.util.osutil import relative_uri
 
+from course_utils.places import find_places
 from engine import frontend
 from engine.pairs import page_blocks
 from engine.strings import hebrew, translate
@@ -28,7 +29,6 @@ _TOGGLE = re.compile(r'<summary aria-label="Toggle hidden content">')
 _PROMPT = re.compile(
     r'(<p class="(?:collapsed|expanded) admonition-title">)(Show|Hide) the (\w+)'
 )
-_LIVE = re.compile(r'<div class="live" data-live="([^"]+)"')
 _STYLE = re.compile(r'\s*\bstyle="([^"]*)"')
 _PIXELS = re.compile(r"\b(width|height): (\d+)(?:\.\d+)?px")
 # What the list of chapters tells assistive technology
@@ -167,7 +167,7 @@ def _complete_context(
         )
     if context.get("body"):
         context["body"] = finish(app, context["body"])
-    live = set(_LIVE.findall(context.get("body", "")))
+    live = {place.module for place in find_places(context.get("body", ""))}
     context["live"] = bool(live)
     styles = (path for path in frontend.live_modules(app) if path.suffix == ".css")
     context["live_styles"] = [path.name for path in styles if path.stem in live]

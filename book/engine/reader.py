@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import html
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from sphinx.application import Sphinx
 
+from course_utils.places import Place, find_places
 from engine.pairs import cell_language, unwrap
 from engine.strings import translate
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_LIVE = re.compile(r'<div[^>]*\bclass="live"[^>]*>')
-_ATTRIBUTE = re.compile(r'\bdata-(live|state)="([^"]*)"')
-_STATE_NAME = re.compile(r"[\w-]+(/[\w-]+)*")
 
 _states = Path()  # the folder that takes the states of live figures; set by each build
 
@@ -73,34 +70,24 @@ def _without_widget(output: nbformat.NotebookNode, lang: str) -> nbformat.Notebo
     if not data or "text/html" not in data:
         return output
     data.pop(_WIDGET, None)
-    live = _LIVE.search(data["text/html"])
-    if live:
+    for place in find_places(data["text/html"]):
         state = output.get("metadata", {}).pop("text/html", {}).get("state", {})
         output["data"] = nbformat.from_dict(
-            {"text/html": live_figure(live.group(), state, lang)}
+            {"text/html": live_figure(place, state, lang)}
         )
     return output
 
 
-def live_figure(tag: str, state: dict[str, Any], lang: str) -> str:
+def live_figure(place: Place, state: dict[str, Any], lang: str) -> str:
     """The place of a live figure on the page; its state goes into a file."""
-    attributes = dict(_ATTRIBUTE.findall(tag))
-    for key in ("live", "state"):
-        if not _STATE_NAME.fullmatch(attributes.get(key, "")):
-            raise ValueError(
-                f"a live figure needs data-{key} made of words and slashes, got {tag}"
-            )
-    path = _states / f"{attributes['state']}.json"
+    path = _states / f"{place.state}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
     waiting = html.escape(translate("Interactive figure", lang))
-    failed = html.escape(translate("It could not be loaded.", lang))
     no_script = html.escape(translate("It needs JavaScript.", lang))
-    return (
-        f'<div class="live" data-live="{attributes["live"]}"'
-        f' data-state="{attributes["state"]}"'
-        f' data-failed="{failed}"><p class="live-waiting">{waiting}'
-        f"<noscript> {no_script}</noscript></p></div>"
+    return place.html(
+        f'<p class="live-waiting">{waiting}<noscript> {no_script}</noscript></p>',
+        failed=translate("It could not be loaded.", lang),
     )
 
 

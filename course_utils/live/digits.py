@@ -5,9 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from course_utils.data.images import Images
+from course_utils.data.mnist import DIGITS, SIDE
 from course_utils.live.network import check_size, encode_grey, network_state
 from course_utils.live.panel import LivePanel, self_contained
 from course_utils.models.classifier import Classifier
+
+SHAPE = (1, SIDE, SIDE)
 
 
 class DigitPad(LivePanel):
@@ -24,7 +27,8 @@ class DigitPad(LivePanel):
 
     Raises:
         TypeError: not a :class:`Classifier`.
-        ValueError: a state of more than 300,000 characters.
+        ValueError: a classifier of other images or classes, examples that are not
+            like its images, a state of more than 300,000 characters.
     """
 
     _esm = self_contained("digits.js")
@@ -37,6 +41,14 @@ class DigitPad(LivePanel):
         if not isinstance(classifier, Classifier):
             got = type(classifier).__name__
             raise TypeError(f"the panel runs a Classifier, got {got}")
+        classes = classifier.head.out_features
+        if (classifier.shape, classes) != (SHAPE, DIGITS):
+            raise ValueError(
+                f"the panel reads images {SHAPE} of {DIGITS} classes, got a classifier"
+                f" of {classifier.shape} and {classes}"
+            )
+        if examples is not None and examples.shape != SHAPE:
+            raise ValueError(f"examples must have shape {SHAPE}, got {examples.shape}")
         layers = nn.Sequential(*classifier.body, classifier.head)
         state = {
             "layers": network_state(layers),

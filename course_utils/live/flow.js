@@ -37,7 +37,7 @@ const STEPS = [1, 2, 5, 10, 20, 50];
 const AT_START = { steps: 10, solver: "euler" };
 const SLICE = 24; // milliseconds of work before the page gets its turn
 
-// --- the network: the formulas of VelocityNet in course_utils/models/flow_matching.py ------------
+// --- the network: the formulas of VelocityNet in course_utils/models/flow_matching/velocity.py ---
 
 const BLOCK = 64; // points that go through the network together, an even number
 

@@ -10,7 +10,7 @@ from course_utils.live.stage import scene
 from course_utils.models.flow_matching.model import FlowMatching
 from course_utils.models.flow_matching.velocity import TimeFeatures, VelocityNet
 from course_utils.networks.basic import MLPBackbone
-from course_utils.networks.conditioning import ClassLabels
+from course_utils.networks.conditioning import ClassLabels, Unconditional
 
 
 class FlowPanel(LivePanel):
@@ -27,8 +27,9 @@ class FlowPanel(LivePanel):
 
     Raises:
         TypeError: the velocity is not a preconditioned :class:`VelocityNet` of linear
-            layers.
-        ValueError: the classes are not the five rings.
+            layers, or knows something else than classes.
+        ValueError: samples that are no points of the plane; classes that are not the
+            five rings.
     """
 
     _esm = self_contained("flow.js")
@@ -36,6 +37,8 @@ class FlowPanel(LivePanel):
     module = "flow"
 
     def __init__(self, name: str, model: FlowMatching, data: OlympicRings) -> None:
+        if model.shape != (2,):
+            raise ValueError(f"the panel shows points of shape (2,), got {model.shape}")
         if model.classes not in (0, len(data.NAMES)):
             raise ValueError(
                 f"the panel knows {len(data.NAMES)} classes or none,"
@@ -55,20 +58,17 @@ def velocity_state(model: FlowMatching) -> dict[str, Any]:
     The inputs of its first layer are the Fourier features of y/c with ``space_k``,
     those of the time with ``time_k``, and the class's row of ``embedding``.
     """
+    expected = "the panel runs a preconditioned VelocityNet of linear layers"
     network = model.velocity
-    backbone = getattr(network, "backbone", None)
-    time = getattr(network, "time", None)
-    if not (
-        isinstance(network, VelocityNet)
-        and isinstance(backbone, MLPBackbone)
-        and isinstance(time, TimeFeatures)
-    ):
-        plain = "a plain " if isinstance(network, VelocityNet) else ""
-        raise TypeError(
-            "the panel runs a preconditioned VelocityNet of linear layers,"
-            f" got {plain}{type(network).__name__} with {type(backbone).__name__}"
-        )
-    known = network.condition
+    if not isinstance(network, VelocityNet):
+        raise TypeError(f"{expected}, got {type(network).__name__}")
+    backbone, time, known = network.backbone, network.time, network.condition
+    if not isinstance(time, TimeFeatures):
+        raise TypeError(f"{expected}, got a plain VelocityNet")
+    if not isinstance(backbone, MLPBackbone):
+        raise TypeError(f"{expected}, got one with {type(backbone).__name__}")
+    if not isinstance(known, Unconditional | ClassLabels):
+        raise TypeError(f"{expected}, with classes or without, got one with {known}")
     table = known.table if isinstance(known, ClassLabels) else None
     return {
         "layers": linear_layers(backbone.net),

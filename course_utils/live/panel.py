@@ -19,6 +19,8 @@ import numpy as np
 import traitlets
 from torch import Tensor, nn
 
+from course_utils.places import Place
+
 _HERE = Path(__file__).parent
 _IMPORT = re.compile(
     r'^(?:import \{[^}]*\} from|@import) "\./([\w.]+)";\n', re.MULTILINE
@@ -49,10 +51,7 @@ class LivePanel(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**options)
         data = dict(bundle[0] if isinstance(bundle, tuple) else bundle or {})
         data["text/plain"] = f"<live panel {self.name}>"
-        data["text/html"] = (
-            f'<div class="live" data-live="{self.module}"'
-            f' data-state="{self.name}"></div>'
-        )
+        data["text/html"] = Place(self.module, self.name).html()
         return data, {"text/html": {"state": self.state}}
 
 

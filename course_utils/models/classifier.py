@@ -137,7 +137,9 @@ def plain_cross_entropy(model: Classifier, batch: tuple[Tensor, ...]) -> Tensor:
 
 def augmented_cross_entropy(model: Classifier, batch: tuple[Tensor, ...]) -> Tensor:
     """The same, with each image augmented afresh: (B,)."""
-    return plain_cross_entropy(model, (augment(batch[0]), batch[1]))
+    x, label = batch[:2]
+    check_images(x, shape=model.shape, like=model.head.weight)
+    return plain_cross_entropy(model, (augment(x), label))
 
 
 def held_out(model: Classifier, images: Images) -> dict[str, Tensor]:

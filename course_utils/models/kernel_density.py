@@ -41,9 +41,10 @@ class KernelDensity:
         """log p(x) of images x (B, …), exact: (B,), in nats.
 
         Raises:
-            ValueError: images of another shape, NaN or infinite pixels.
+            TypeError, ValueError: images of another shape, dtype or device than those
+                that it remembers; NaN or infinite pixels.
         """
-        check_images(x, shape=self.shape)
+        check_images(x, shape=self.shape, like=self.images)
         known = self.images.flatten(1)  # (N, P)
         count, pixels = known.shape
         parts = []

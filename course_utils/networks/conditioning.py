@@ -15,7 +15,7 @@ with ``drop`` above 0, training replaces this share of the conditions by a learn
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from course_utils.checks import check_count, check_labels, check_samples
 Condition = Tensor | None
 
 
-class Conditioning(nn.Module):
+class Conditioning(nn.Module, ABC):
     """How one kind of condition is checked and embedded.
 
     Attributes:
@@ -142,11 +142,21 @@ class Vectors(_Given):
 
     def check(self, condition: Condition, batch: int) -> None:
         if condition is not None:
-            check_samples(condition, shape=(self.in_dim,), name="conditions")
-            _check_batch(condition, batch)
+            self._check_given(condition, (self.in_dim,), batch)
         elif not self.optional:
             raise ValueError(
                 f"this model needs a condition: expected (B, {self.in_dim}), got None"
+            )
+
+    def _check_given(
+        self, condition: Tensor, shape: tuple[int, ...], batch: int
+    ) -> None:
+        weight = self.project.weight
+        check_samples(condition, shape=shape, like=weight, name="conditions")
+        if len(condition) != batch:
+            raise ValueError(
+                f"there must be a condition for each of {batch} samples,"
+                f" got {len(condition)}"
             )
 
     def embed(self, condition: Tensor) -> Tensor:
@@ -160,24 +170,20 @@ class Tokens(Vectors):
         if condition is None:
             super().check(condition, batch)
             return
-        if not isinstance(condition, Tensor) or condition.ndim != 3:
-            got = getattr(condition, "shape", type(condition).__name__)
-            raise ValueError(
-                f"conditions must have shape (B, L, {self.in_dim}), got {got}"
+        expected = f"(B, L, {self.in_dim})"
+        if not isinstance(condition, Tensor):
+            got = type(condition).__name__
+            raise TypeError(
+                f"conditions must be a torch.Tensor of shape {expected}, got {got}"
             )
-        length = condition.shape[1]
-        check_samples(condition, shape=(length, self.in_dim), name="conditions")
-        _check_batch(condition, batch)
+        if condition.ndim != 3 or not condition.shape[1]:
+            raise ValueError(
+                f"conditions must have shape {expected} with L ≥ 1,"
+                f" got {tuple(condition.shape)}"
+            )
+        self._check_given(condition, (condition.shape[1], self.in_dim), batch)
 
     def empty(self, batch: int) -> Tensor | None:
         """One token that says nothing, (B, 1, E)."""
         assert self.nothing is not None, "check() comes before"
         return self.nothing.expand(batch, 1, -1)
-
-
-def _check_batch(condition: Tensor, batch: int) -> None:
-    if len(condition) != batch:
-        raise ValueError(
-            f"there must be a condition for each of {batch} samples,"
-            f" got {len(condition)}"
-        )

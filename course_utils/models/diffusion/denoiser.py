@@ -14,7 +14,7 @@ Karras et al. 2022, preconditioning (arXiv:2206.00364).
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.checks import (
+    check_count,
     check_option,
     check_positive,
     check_samples,
@@ -74,7 +75,7 @@ def convert(kind: str, output: Tensor, x: Tensor, level: Level) -> Prediction:
     return Prediction(x0, (sigma * x + alpha * output) / power, output)
 
 
-class Denoiser(nn.Module):
+class Denoiser(nn.Module, ABC):
     """Anything that guesses the noise: a network, or the truth.
 
     A subclass says the guess in :meth:`at`.
@@ -269,7 +270,8 @@ def mlp_denoiser(
         seen = SinusoidalEmbedding(time_dim)
     else:
         seen = (LogSNRFeatures if time == "log-SNR" else PlainTime)(schedule)
-    condition = ClassLabels(classes, width // 4) if classes else Unconditional()
+    known = check_count("classes", classes, least=0)
+    condition = ClassLabels(known, max(1, width // 4)) if known else Unconditional()
     backbone = MLPBackbone(
         shape,
         seen.out_dim,

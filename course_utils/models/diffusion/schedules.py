@@ -33,7 +33,6 @@ from course_utils.checks import (
     check_option,
     check_positive,
     check_times,
-    has_values,
 )
 from course_utils.distributions import (
     fine_dtype,
@@ -66,6 +65,7 @@ class Schedule(ABC):
         first: the time of least noise that a model learns.
         last: the time of most noise; where sampling starts.
         start: the time at which sampling ends and the forward process begins.
+        whole: whether times are whole numbers.
 
     Raises:
         ValueError: no data or no noise left at one of the ends.
@@ -74,6 +74,7 @@ class Schedule(ABC):
     first: float
     last: float
     start: float
+    whole = False
 
     def __init__(self, first: float, last: float) -> None:
         self.first, self.last, self.start = first, last, first
@@ -128,9 +129,10 @@ class Schedule(ABC):
         """Return ``t`` if it is a time of the forward process for each sample.
 
         Raises:
-            TypeError, ValueError: not floating, not (B,), outside the schedule.
+            TypeError, ValueError: not floating, not (B,), outside the schedule, or no
+                whole number where only they are times.
         """
-        return check_times(t, batch=batch, first=self.start, last=self.last)
+        return self._between(self.start, t, batch)
 
     def check_learnt(self, t: Tensor, batch: int) -> Tensor:
         """Return ``t`` if it is a time that a model learns, for each sample.
@@ -138,8 +140,11 @@ class Schedule(ABC):
         Raises:
             TypeError, ValueError: as for :meth:`check`, or no noise at that time.
         """
-        check_times(t, batch=batch, first=self.first, last=self.last)
-        return self.check(t, batch)
+        return self._between(self.first, t, batch)
+
+    def _between(self, first: float, t: Tensor, batch: int) -> Tensor:
+        last, whole = self.last, self.whole
+        return check_times(t, batch=batch, first=first, last=last, whole=whole)
 
     def levels(self, t: Tensor, x: Tensor) -> Level:
         """α(t) and σ(t) for samples ``x`` (B, …), widened to (B, 1, …, 1)."""
@@ -367,6 +372,8 @@ class DDPMSchedule(Schedule):
         ValueError: not a row of numbers between 0 and 1.
     """
 
+    whole = True
+
     def __init__(self, betas: Tensor) -> None:
         if betas.ndim != 1 or not len(betas):
             raise ValueError(f"betas must have shape (T,), got {tuple(betas.shape)}")
@@ -424,16 +431,6 @@ class DDPMSchedule(Schedule):
         """All of t = 2 … T, with the weights of :func:`bound_weights`."""
         for t, weight in enumerate(bound_weights(self).tolist(), start=2):
             yield same_time(t, x), weight
-
-    def check(self, t: Tensor, batch: int) -> Tensor:
-        """Refuse what is no whole number from 0 to T too."""
-        super().check(t, batch)
-        if has_values(t) and (t != t.round()).any():
-            raise ValueError(
-                f"t must be a whole number from 0 to {len(self)}, got"
-                f" {float(t[t != t.round()][0]):g}"
-            )
-        return t
 
 
 def _look_up(tables: dict[str, Tensor], t: Tensor) -> Tensor:

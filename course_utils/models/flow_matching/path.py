@@ -20,7 +20,17 @@ class LinearPath:
     """y_t = t·y₁ + (1−t)·y₀, a straight line at constant speed y₁ − y₀."""
 
     def point(self, y0: Tensor, y1: Tensor, t: Tensor) -> Tensor:
-        """y_t (B, …) for y₀, y₁ (B, …) and t (B,)."""
+        """y_t (B, …) for y₀, y₁ (B, …) and t (B,).
+
+        Raises:
+            TypeError, ValueError: t that is not a time in [0, 1] for each sample; noise
+                of another shape than y₁.
+        """
+        if y0.shape != y1.shape:
+            raise ValueError(
+                "y0 must have the shape of y1,"
+                f" {tuple(y1.shape)}, got {tuple(y0.shape)}"
+            )
         t = widen(check_times(t, batch=len(y1), first=0.0, last=1.0), y1)
         return t * y1 + (1 - t) * y0
 

@@ -9,14 +9,14 @@ Source: Karras et al. 2022, preconditioning (arXiv:2206.00364).
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import log
 
 import torch
 from torch import Tensor, nn
 
-from course_utils.checks import check_times
+from course_utils.checks import check_count, check_times
 from course_utils.distributions import widen
 from course_utils.models.guidance import check_guided, guide
 from course_utils.networks.basic import FourierFeatures, MLPBackbone
@@ -28,7 +28,7 @@ from course_utils.networks.conditioning import (
 )
 
 
-class Velocity(nn.Module):
+class Velocity(nn.Module, ABC):
     """A field v(y, t), or v(y, t | condition).
 
     Args:
@@ -135,7 +135,8 @@ def mlp_velocity(
         preconditioned: whether it gets the head start of :class:`VelocityNet`.
         width, depth, frequencies: of the :class:`MLPBackbone`.
     """
-    condition = ClassLabels(classes, width // 4) if classes else Unconditional()
+    known = check_count("classes", classes, least=0)
+    condition = ClassLabels(known, max(1, width // 4)) if known else Unconditional()
     time_dim = (TimeFeatures() if preconditioned else PlainTime()).out_dim
     backbone = MLPBackbone(
         shape,
