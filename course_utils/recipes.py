@@ -5,11 +5,25 @@ Each is trained at most once on a machine, and then comes from the cache.
 
 from __future__ import annotations
 
+from functools import partial
+
 from course_utils.artifacts import trained
 from course_utils.data.images import ImageSplits
+from course_utils.data.plane import PlaneData
 from course_utils.models.classifier import Classifier, train_classifier
+from course_utils.models.normalizing_flow import (
+    NormalizingFlow,
+    affine_flow,
+    train_affine_flow,
+)
 from course_utils.models.vae.model import VAE, conv_vae, train_vae
 from course_utils.training import History
+
+
+def exercise_flow(data: PlaneData) -> tuple[NormalizingFlow, History]:
+    """The exercise's normalizing flow, of affine couplings that see Fourier features."""
+    build = partial(affine_flow, couplings=12, width=32, frequencies=12)
+    return trained("affine-flow", build, train_affine_flow, data=data)
 
 
 def judge(data: ImageSplits) -> tuple[Classifier, History]:

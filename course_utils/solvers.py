@@ -104,7 +104,7 @@ def even_times(start: float, end: float, steps: int) -> list[float]:
     Raises:
         ValueError: steps < 1.
     """
-    check_count("steps", steps)
+    steps = check_count("steps", steps)
     inner = [start + (end - start) * k / steps for k in range(steps)]
     return [*inner, end]
 

@@ -24,13 +24,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from course_utils import artifacts
-from course_utils.artifacts import (
-    CheckpointError,
-    load_checkpoint,
-    save_checkpoint,
-    trained,
-)
+from course_utils import artifacts, checkpoints, keys
+from course_utils.artifacts import trained
+from course_utils.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from course_utils.models.normalizing_flow import affine_flow
 from course_utils.training import History, train
 
@@ -84,7 +80,7 @@ def learn(model: nn.Module, steps: int = 20, lr: float = 0.01, **_: Any) -> Hist
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the models in a cache of its own; this module may use it."""
-    monkeypatch.setitem(artifacts.SOURCES, __name__, Path(__file__).read_text())
+    monkeypatch.setitem(keys.SOURCES, __name__, Path(__file__).read_text())
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Calls, "count", 0)
     return tmp_path / "cache" / "models"
@@ -432,7 +428,7 @@ def fakebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (root / name).write_text(text.replace("\n        ", "\n"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(artifacts, "SOURCES", artifacts._sources(root))
+    monkeypatch.setattr(keys, "SOURCES", keys._sources(root))
     yield root
     for name in [n for n in sys.modules if n.partition(".")[0] == "fakebook"]:
         del sys.modules[name]
@@ -497,7 +493,7 @@ def test_the_code_is_in_the_key(
 
     def run() -> int:
         """Train after a fresh start, and count all trainings so far."""
-        monkeypatch.setattr(artifacts, "SOURCES", artifacts._sources(fakebook))
+        monkeypatch.setattr(keys, "SOURCES", keys._sources(fakebook))
         trained("net", build, learn, note=str(note), losses=[loss], data=data)
         return len(note.read_text().splitlines())
 
@@ -512,27 +508,27 @@ def test_the_code_is_in_the_key(
 def test_the_cache_itself_is_not_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models whose modules import it would be trained anew at each change of it."""
     name = affine_flow.__module__
-    importing = "import course_utils.artifacts\n" + artifacts.SOURCES[name]
-    monkeypatch.setitem(artifacts.SOURCES, name, importing)
-    code = artifacts._code([name])
+    importing = "import course_utils.artifacts\n" + keys.SOURCES[name]
+    monkeypatch.setitem(keys.SOURCES, name, importing)
+    code = keys._code([name])
     assert "course_utils.networks.basic" in code
     assert "course_utils.artifacts" not in code
 
 
 def test_a_package_that_is_imported_only_imports() -> None:
     """So it does not matter that the key leaves a parent's ``__init__`` out."""
-    inits = {k: v for k, v in artifacts.SOURCES.items() if k.endswith(".__init__")}
+    inits = {k: v for k, v in keys.SOURCES.items() if k.endswith(".__init__")}
     assert "course_utils.data.__init__" in inits
     for name, source in inits.items():
         for node in ast.parse(source).body:
             plain = isinstance(node, ast.Import | ast.ImportFrom)
             named = isinstance(node, ast.Assign) and ast.unparse(node.targets[0])
-            assert plain or artifacts._is_text(node) or named == "__all__", name
+            assert plain or keys._is_text(node) or named == "__all__", name
 
 
 def test_modules_are_imported_by_statements_alone() -> None:
     """The key would not see other ways."""
-    for name, source in artifacts.SOURCES.items():
+    for name, source in keys.SOURCES.items():
         if name.startswith("course_utils"):
             assert "import_module" not in source, name
             assert "__import__" not in source, name
@@ -636,12 +632,12 @@ import sys, time
 sys.path.insert(0, {here!r})
 from test_artifacts import *
 
-artifacts.SOURCES["test_artifacts"] = ""
+keys.SOURCES["test_artifacts"] = ""
 Path({ready!r} + sys.argv[1]).touch()
 while not all(Path({ready!r} + i).exists() for i in "01"):
     time.sleep(0.01)
 model, history = trained("net", Net, slow, note={note!r})
-print(artifacts._digest(model.state_dict(), {{"loss": repr(history.loss)}}))
+print(checkpoints.digest(model.state_dict(), {{"loss": repr(history.loss)}}))
 """
 
 
@@ -716,10 +712,10 @@ def saying(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], bytes
     """The same artefact with another history."""
 
     def damage(path: Path) -> bytes:
-        content = artifacts._read(path)
+        content = checkpoints.read(path)
         said = change(json.loads(content.metadata["history"]))
         metadata = {**content.metadata, "history": json.dumps(said)}
-        artifacts._write(path, content.tensors, metadata)
+        checkpoints.write(path, content.tensors, metadata)
         return path.read_bytes()
 
     return damage

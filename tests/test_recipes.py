@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from course_utils import artifacts
+from course_utils import keys
 from course_utils.data.images import Images, ImageSplits
 from course_utils.recipes import digits_vae, judge
 
@@ -35,7 +35,7 @@ def tiny() -> ImageSplits:
 
 def reach(modules: Iterable[str]) -> set[str]:
     """These modules and all that they import."""
-    return set(artifacts._code(modules))
+    return set(keys._code(modules))
 
 
 def modules_in_the_key(folder: Path, name: str) -> set[str]:
@@ -47,10 +47,10 @@ def modules_in_the_key(folder: Path, name: str) -> set[str]:
 
 def unrelated() -> set[str]:
     """Modules that a model of images does not hang on."""
-    data = {name for name in artifacts.SOURCES if name.startswith("course_utils.data.")}
+    data = {name for name in keys.SOURCES if name.startswith("course_utils.data.")}
     fetching = {name for name in data if "course_utils.data.download" in reach([name])}
     assert {"course_utils.data.mnist", "course_utils.data.__init__"} <= fetching
-    live = {name for name in artifacts.SOURCES if name.startswith("course_utils.live")}
+    live = {name for name in keys.SOURCES if name.startswith("course_utils.live")}
     drawing = {"course_utils.plotting", "course_utils.notebook", "course_utils.claims"}
     return fetching | live | drawing | {"course_utils.data.rings"}
 
@@ -80,8 +80,8 @@ def test_the_vae_is_trained_once_and_hangs_on_little(folder: Path) -> None:
 def test_recipes_alone_use_the_cache() -> None:
     """Models do not know that they are kept, and no module takes a kept one."""
     using, taking = set(), set()
-    for name, source in artifacts.SOURCES.items():
-        _, imported = artifacts._parsed(name, source)
+    for name, source in keys.SOURCES.items():
+        _, imported = keys._parsed(name, source)
         using |= {name} if "course_utils.artifacts" in imported else set()
         taking |= {name} if "course_utils.recipes" in imported else set()
     assert using == {"course_utils.recipes"}

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from math import nan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,11 @@ from course_utils.models.flow_matching import (
     FlowMatchingLoss,
     mlp_velocity,
 )
-from course_utils.models.normalizing_flow import affine_flow, negative_log_likelihood
+from course_utils.models.normalizing_flow import (
+    NormalizingFlow,
+    affine_flow,
+    negative_log_likelihood,
+)
 from course_utils.models.vae import conv_vae, negative_elbo
 from course_utils.training import (
     BatchesEndedError,
@@ -231,10 +234,10 @@ def test_bad_settings() -> None:
 
 def test_progress_bar_shows_unless_it_is_switched_off() -> None:
     program = (
-        "import sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from test_training import *\n"
-        "train(Mean(), squared_distance, batches(), 3)\n"
+        "import torch\n"
+        "from course_utils.training import train\n"
+        "model, batches = torch.nn.Linear(2, 1), [torch.ones(4, 2)]\n"
+        "train(model, lambda model, x: model(x)[:, 0], batches, 3)\n"
     )
     for switch, shown in (({}, True), ({"TQDM_DISABLE": "1"}, False)):
         environment = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
@@ -251,12 +254,12 @@ def test_progress_bar_shows_unless_it_is_switched_off() -> None:
 # --- batches of every form ------------------------------------------------------------
 
 
-def plane_flow() -> nn.Module:
+def plane_flow() -> NormalizingFlow:
     torch.manual_seed(0)
     return affine_flow(2, 8)
 
 
-SMALL: dict[str, int] = {"width": 8, "depth": 1, "frequencies": 1}
+SMALL: dict[str, Any] = {"width": 8, "depth": 1, "frequencies": 1}
 POINTS = next(batches(size=100))
 LABELS = torch.arange(100) % 5
 COLLECTIONS: dict[str, Iterable[Any]] = {
@@ -380,7 +383,7 @@ def test_whole_numbers_of_numpy_and_torch_count_samples(name: str) -> None:
 @pytest.mark.parametrize("bad", [*NOT_WHOLE, "4", None], ids=repr)
 @pytest.mark.parametrize("name", ["steps", "steps_per_epoch", "warmup", "keep"])
 def test_what_is_no_whole_number_counts_no_steps(name: str, bad: Any) -> None:
-    settings = {"steps": 5, name: [bad] if name == "keep" else bad}
+    settings: dict[str, Any] = {"steps": 5, name: [bad] if name == "keep" else bad}
     with pytest.raises(TypeError, match=f"^{name} must be a whole number, got"):
         train(Mean(), squared_distance, batches(), **settings)
 
@@ -522,30 +525,22 @@ def test_a_real_flow_that_diverges_is_stopped() -> None:
 
 IMAGES = torch.rand(6, 1, 28, 28)
 DIGITS = torch.arange(6)
-LOSSES: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Tensor], Any]] = {
+LOSSES: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Tensor], Tensor]] = {
     "flow matching": (
         lambda: FlowMatching(mlp_velocity(**SMALL)),
         FlowMatchingLoss(),
-        lambda bad: bad,
+        POINTS[:6],
     ),
     "diffusion": (
         lambda: mlp_denoiser(VPLinear(), **SMALL),
         DiffusionLoss(),
-        lambda bad: bad,
+        POINTS[:6],
     ),
-    "normalizing flow": (plane_flow, negative_log_likelihood, lambda bad: bad),
-    "VAE": (
-        lambda: conv_vae(2, width=1, hidden=4),
-        negative_elbo,
-        lambda bad: (bad, DIGITS),
-    ),
-    "classifier": (
-        lambda: Classifier(1),
-        augmented_cross_entropy,
-        lambda bad: (bad, DIGITS),
-    ),
+    "normalizing flow": (plane_flow, negative_log_likelihood, POINTS[:6]),
+    "VAE": (lambda: conv_vae(2, width=1, hidden=4), negative_elbo, IMAGES),
+    "classifier": (lambda: Classifier(1), augmented_cross_entropy, IMAGES),
 }
-SPOIL: dict[str, tuple[Callable[[Tensor], Tensor], type[Exception], str]] = {
+SPOIL: dict[str, tuple[Callable[[Tensor], Any], type[Exception], str]] = {
     "one NaN": (
         lambda x: x.index_fill(0, torch.tensor(4), nan),
         ValueError,
@@ -590,12 +585,15 @@ SPOIL: dict[str, tuple[Callable[[Tensor], Tensor], type[Exception], str]] = {
 def test_a_loss_refuses_samples_that_its_model_cannot_take(
     name: str, case: str
 ) -> None:
-    (build, loss, batch), (spoil, error, message) = LOSSES[name], SPOIL[case]
-    good = POINTS[:6] if "flow" in name or name == "diffusion" else IMAGES
+    (build, loss, good), (spoil, error, message) = LOSSES[name], SPOIL[case]
     model = build()
-    assert loss(model, batch(good)).shape == (6,)
+
+    def call(x: Any) -> Tensor:
+        return loss(model, (x, DIGITS) if good is IMAGES else x)
+
+    assert call(good).shape == (6,)
     with pytest.raises(error, match=message):
-        loss(model, batch(spoil(good)))
+        call(spoil(good))
 
 
 def test_a_bad_batch_in_training_leaves_what_was_learnt() -> None:

@@ -449,7 +449,7 @@ def bound_weights(schedule: DDPMSchedule) -> Tensor:
 
 def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
     """β_t evenly from ``start`` to ``end``, (T,); Ho et al. take T = 1000."""
-    check_count("steps", steps)
+    steps = check_count("steps", steps)
     return torch.linspace(start, end, steps, dtype=torch.float64)
 
 
