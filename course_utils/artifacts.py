@@ -39,7 +39,8 @@ from course_utils.checkpoints import (
 )
 from course_utils.checks import check_count
 from course_utils.keys import facts
-from course_utils.training import History, own_randomness
+from course_utils.training.history import History
+from course_utils.training.run import own_randomness
 
 M = TypeVar("M", bound=nn.Module)
 

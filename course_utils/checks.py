@@ -169,19 +169,18 @@ def split_batch(batch: Any) -> tuple[Tensor, Any]:
 
     Args:
         batch: the samples (B, …); or a tuple or list of them alone, or of them and
-            their condition, as a ``DataLoader`` makes.
+            their condition, as a ``DataLoader`` makes. What follows, such as the places
+            that a set of images gives, is left out.
 
     Raises:
         TypeError: a batch of another form.
     """
     if isinstance(batch, Tensor):
         return batch, None
-    if isinstance(batch, tuple | list) and len(batch) in (1, 2):
-        return batch[0], (batch[1] if len(batch) == 2 else None)
-    got = type(batch).__name__
-    if isinstance(batch, tuple | list):
-        got += f" of {len(batch)} parts"
-    raise TypeError(f"a batch must be samples, or (samples, condition), got a {got}")
+    if isinstance(batch, tuple | list) and batch:
+        return batch[0], (batch[1] if len(batch) > 1 else None)
+    got = f"an empty {type(batch).__name__}" if batch in ((), []) else batch
+    raise TypeError(f"a batch must be samples, or (samples, condition), got {got!r}")
 
 
 # --- settings -------------------------------------------------------------------------

@@ -17,11 +17,11 @@ from course_utils.models.normalizing_flow import (
     train_affine_flow,
 )
 from course_utils.models.vae.model import VAE, conv_vae, train_vae
-from course_utils.training import History
+from course_utils.training.history import History
 
 
 def exercise_flow(data: PlaneData) -> tuple[NormalizingFlow, History]:
-    """The exercise's normalizing flow, of affine couplings that see Fourier features."""
+    """The exercise's flow: affine couplings, whose networks see Fourier features."""
     build = partial(affine_flow, couplings=12, width=32, frequencies=12)
     return trained("affine-flow", build, train_affine_flow, data=data)
 

@@ -121,6 +121,8 @@ def value_and_divergence(
         value = f(flat.view_as(y))
         rows = value.flatten(1)
         div = flat.new_zeros(len(y))
+        if not value.requires_grad:  # the same everywhere
+            return value, div
         last = flat.shape[1] - 1
         for i in range(last + 1):
             (slope,) = torch.autograd.grad(

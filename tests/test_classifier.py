@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import log
 
 import pytest
 import torch
+from pictures import GREY, Shape
 from torch import Tensor
 from torch.distributions import Categorical
 
@@ -92,6 +94,25 @@ def test_a_turn_by_90_degrees_is_torchs(extreme: Callable[..., Tensor]) -> None:
 def test_a_turn_by_360_degrees_is_none(extreme: Callable[..., Tensor]) -> None:
     x = noise()
     assert torch.allclose(extreme(x, 1, turn=360.0), x, atol=1e-4)
+
+
+def test_a_pixel_is_square_whatever_the_sides(
+    extreme: Callable[..., Tensor],
+) -> None:
+    """A high image is turned by 90 degrees: what stays inside is not squeezed."""
+    x = torch.rand(2, 3, 32, 24, generator=seeded(0))
+    turned, middle = extreme(x, 1, turn=90.0), x[:, :, 4:-4]
+    expected = torch.rot90(middle, 1, (2, 3))
+    assert torch.allclose(turned[:, :, 4:-4], expected, atol=1e-4)
+    assert (turned[:, :, :4] == 0).all()
+    slanted = extreme(x, 1, shear=2.0)  # row 16, the first below the middle, by 1 pixel
+    assert torch.allclose(slanted[:, :, 16, :-1], x[:, :, 16, 1:], atol=1e-4)
+
+
+def test_all_channels_move_alike() -> None:
+    x = noise(5)
+    grey = augment(x.expand(-1, 3, -1, -1), generator=seeded(1))
+    assert torch.allclose(grey, augment(x, generator=seeded(1)).expand(-1, 3, -1, -1))
 
 
 def test_a_scale_is_the_change_of_size(extreme: Callable[..., Tensor]) -> None:
@@ -249,18 +270,21 @@ def test_confusion_has_the_truth_in_rows() -> None:
 # --- training -------------------------------------------------------------------------
 
 
-def marks(each: int, seed: int) -> Images:
+def marks(each: int, seed: int, shape: Shape, classes: int) -> Images:
     """Digit d is a bright block at its own place, one of ten, and some noise."""
-    label = torch.arange(10).repeat(each)
-    image = 0.2 * torch.rand(len(label), 1, 28, 28, generator=seeded(seed))
-    for picture, d in zip(image[:, 0], label.tolist(), strict=True):
+    label = torch.arange(classes).repeat(each)
+    image = 0.2 * torch.rand(len(label), *shape, generator=seeded(seed))
+    for picture, d in zip(image, label.tolist(), strict=True):
         row, column = 3 + 12 * (d // 5), 1 + 5 * (d % 5)
-        picture[row : row + 9, column : column + 5] += 0.8
-    return Images(image.clamp(0, 1), label)
+        picture[:, row : row + 9, column : column + 5] += 0.8
+    return Images(image.clamp(0, 1), label, classes)
 
 
-def tiny() -> ImageSplits:
-    return ImageSplits(marks(8, 0), marks(3, 1), marks(3, 2), "tiny", complete=False)
+def tiny(shape: Shape = GREY, classes: int = 10) -> ImageSplits:
+    train, validation, test = (
+        marks(each, seed, shape, classes) for seed, each in enumerate((8, 3, 3))
+    )
+    return ImageSplits(train, validation, test, "tiny", complete=False)
 
 
 @pytest.mark.parametrize("augmented", [True, False])
@@ -289,6 +313,30 @@ def test_training_lowers_the_loss(
         float(held_out(model, data.validation)["loss"].mean())
     )
     assert not model.training
+
+
+def test_colours_other_sides_and_classes() -> None:
+    torch.manual_seed(0)
+    model, data = Classifier(2, (3, 32, 24), classes=4), tiny((3, 32, 24), 4)
+    x = data.test.image
+    assert model.features(x).shape == (12, 4 * 4 * 3)
+    assert model(x).shape == model.log_prob(x).shape == (12, 4)
+    history = train_classifier(model, data, epochs=20, batch=16, lr=0.1)
+    loss, accuracy = (history.measured[name] for name in ("loss", "accuracy"))
+    assert loss[0] == pytest.approx(log(4), abs=0.2)
+    assert loss[-1] < 0.7
+    assert accuracy[-1] > 0.8
+    assert confusion(model.log_prob(x), data.test.label).shape == (4, 4)
+    with pytest.raises(ValueError, match=r"shape \(B, 3, 32, 24\), got"):
+        model(noise())
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 7, 28), (1, 28, 7), (1, 1, 28, 28)])
+def test_a_classifier_of_other_samples_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"shape \(C, H, W\) with sides of at least 8"):
+        Classifier(shape=shape)
+    with pytest.raises(ValueError, match="classes must be at least 1, got 0"):
+        Classifier(classes=0)
 
 
 def test_training_repeats_with_the_seed() -> None:

@@ -57,12 +57,30 @@ from course_utils.notebook import seeded
 from course_utils.solvers import RK4, Euler, Heun
 from course_utils.training import train
 
+
+class Straight(ContinuousSchedule):
+    """One's own: α = 1 − t and σ = t, the path of flow matching backwards."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+    def rates(self, t: Tensor) -> Level:
+        return Level(-torch.ones_like(t), torch.ones_like(t))
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return (-log_snr / 2).sigmoid()
+
+
 CONTINUOUS: dict[str, ContinuousSchedule] = {
     "VE exponential": VEExponential(),
     "VE linear": VEPower(1.0),
     "VE power 7": VEPower(7.0, 0.002, 80.0),
     "VP cosine": VPCosine(),
     "VP linear": VPLinear(),
+    "one's own": Straight(0.005, 0.995),
 }
 CHAINS = {
     "DDPM linear": DDPMSchedule(linear_betas(40, 1e-3, 0.3)),
@@ -209,6 +227,30 @@ def test_drawn_times_are_uniform() -> None:
     counts = (cosine.draw_time(x, seeded(0)) * 100).long().bincount()[20:60]
     assert len(counts) == 40
     assert chisquare(counts).pvalue > 1e-3
+
+
+ENDS: dict[str, tuple[Callable[[], object], str]] = {
+    "cosine": (lambda: VPCosine(last=1.0), "at t = 1"),
+    "power": (lambda: VEPower(7.0, 1e-7), "σ = 1e-07 at t = 0"),
+    "chain": (lambda: DDPMSchedule(torch.full((60,), 0.5)), "at t = 60"),
+    "one's own, no noise": (lambda: Straight(0.0, 0.9), "σ = 0 at t = 0"),
+    "one's own, no data": (lambda: Straight(0.1, 1.0), "got α = 0 and .* at t = 1"),
+    "no number": (
+        lambda: Straight(0.1, float("nan")),
+        "last must not be before first, got nan and 0.1",
+    ),
+    "the wrong way": (
+        lambda: Straight(0.9, 0.1),
+        "last must not be before first, got 0.1 and 0.9",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_ends_without_data_or_without_noise_are_refused(name: str) -> None:
+    make, message = ENDS[name]
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 # --- the forward process --------------------------------------------------------------

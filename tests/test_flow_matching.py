@@ -618,7 +618,8 @@ BAD_POINTS = [
 @pytest.mark.parametrize(("y", "error", "message"), BAD_POINTS)
 def test_bad_points(y: Tensor, error: type[Exception], message: str) -> None:
     model = small()
-    for method in (*along(model), partial(FlowMatchingLoss(), model)):
+    loss: Callable[..., Tensor] = partial(FlowMatchingLoss(), model)
+    for method in [*along(model), loss]:
         with pytest.raises(error, match=message):
             method(y)
 
@@ -663,13 +664,16 @@ def test_labels_are_for_models_with_classes() -> None:
             loss(FlowMatching(field), y)
 
 
-def test_a_batch_of_another_form_is_refused() -> None:
-    y = torch.zeros(2, 2)
-    for batch, got in (((y, None, None), "tuple of 3 parts"), ({"y": y}, "dict")):
-        with pytest.raises(
-            TypeError, match=f"condition\\), got a {got}"
-        ):
-            FlowMatchingLoss()(small(), batch)
+def test_forms_of_a_batch() -> None:
+    model, y = small(), points(4).float()
+    each = [
+        FlowMatchingLoss(generator=seeded(0))(model, batch)
+        for batch in (y, (y,), [y], (y, None))
+    ]
+    assert all(torch.equal(loss, each[0]) for loss in each)
+    for batch in ({"y": y}, ()):
+        with pytest.raises(TypeError, match=r"samples, or \(samples, condition\), got"):
+            FlowMatchingLoss()(model, batch)
 
 
 def test_bad_counts_and_options() -> None:
@@ -683,6 +687,10 @@ def test_bad_counts_and_options() -> None:
             method(y, steps=0)
     with pytest.raises(ValueError, match="steps must be at least 1, got -1"):
         model.sample(2, steps=-1)
+    with pytest.raises(ValueError, match=r"shape of y1, \(2, 2\), got \(1, 2\)"):
+        LinearPath().point(y[:1], y, torch.zeros(2))
+    with pytest.raises(TypeError, match="abstract"):
+        Velocity()  # type: ignore[abstract]
     with pytest.raises(ValueError, match="reduction must be one of 'sum', 'mean', got"):
         FlowMatchingLoss(reduction="max")
     for power in (0.0, -1.0, float("nan")):

@@ -12,8 +12,9 @@ from course_utils.models.kernel_density import KernelDensity
 from course_utils.notebook import seeded
 
 
-def images(count: int, seed: int = 0) -> Tensor:
-    return torch.rand(count, 1, 3, 4, generator=seeded(seed), dtype=torch.float64)
+def images(count: int, seed: int = 0, channels: int = 1) -> Tensor:
+    shape = count, channels, 3, 4
+    return torch.rand(shape, generator=seeded(seed), dtype=torch.float64)
 
 
 def as_torch(known: Tensor, sigma: float) -> MixtureSameFamily:
@@ -23,8 +24,9 @@ def as_torch(known: Tensor, sigma: float) -> MixtureSameFamily:
 
 @pytest.mark.parametrize("sigma", [0.05, 0.4, 3.0])
 @pytest.mark.parametrize("count", [1, 40])
-def test_log_prob_is_torchs(sigma: float, count: int) -> None:
-    known, x = images(count), images(7, seed=1)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_log_prob_is_torchs(sigma: float, count: int, channels: int) -> None:
+    known, x = images(count, 0, channels), images(7, 1, channels)
     expected = as_torch(known, sigma).log_prob(x)
     torch.testing.assert_close(KernelDensity(known, sigma).log_prob(x), expected)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from pictures import blobs, splits
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from course_utils.artifacts import trained
-from course_utils.data.images import Images, ImageSplits
+from course_utils.data.images import ImageSplits
 from course_utils.distributions import DiagonalNormal
 from course_utils.models.vae import (
     Aggregate,
@@ -22,20 +23,8 @@ from course_utils.models.vae import (
     train_posterior,
     whitened_components,
 )
+from course_utils.models.vae.latents import Start
 from course_utils.notebook import seeded
-
-
-def blobs(count: int, seed: int = 0) -> Images:
-    """A disc at a random place."""
-    centre = 8 + 12 * torch.rand(count, 2, 1, 1, generator=seeded(seed))
-    row, column = torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij")
-    far = ((row - centre[:, 0]) ** 2 + (column - centre[:, 1]) ** 2).sqrt()
-    return Images((6 - far).clamp(0, 1)[:, None], torch.arange(count) % 10)
-
-
-def tiny() -> ImageSplits:
-    return ImageSplits(blobs(70), blobs(30, 1), blobs(30, 2), "tiny", complete=False)
-
 
 # --- the aggregate --------------------------------------------------------------------
 
@@ -135,7 +124,7 @@ def test_bad_starts() -> None:
 
 def test_training_lowers_the_loss_and_says_its_parts() -> None:
     torch.manual_seed(0)
-    data = tiny()
+    data = splits()
     model = latent_vae(data, "linear", latent=4)
     before = model.table.posteriors()
     start = before.mean.clone()
@@ -159,8 +148,38 @@ def test_training_lowers_the_loss_and_says_its_parts() -> None:
     assert moved.max() < 6 * 0.03
 
 
+@pytest.mark.parametrize("latent_steps", [1, 2])
+def test_how_many_images_are_measured_changes_nothing(latent_steps: int) -> None:
+    data, runs = splits(), []
+    for watched in (16, 32, 32):
+        torch.manual_seed(0)
+        model = latent_vae(data, "random", latent=3)
+        history = train_latents(
+            model, data, epochs=2, batch=32, latent_steps=latent_steps, watched=watched
+        )
+        runs.append((history, model.state_dict()))
+    (few, first), (many, second), (again, _) = runs
+    assert few.losses == many.losses
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert few.measured["training"] != many.measured["training"]
+    assert many.measured == again.measured
+
+
+@pytest.mark.parametrize("start", ["random", "prior", "whitened", "linear"])
+def test_colours_and_other_sides(start: Start) -> None:
+    torch.manual_seed(0)
+    data = splits((3, 12, 20))
+    model = latent_vae(data, start, latent=4)
+    x, index = data.train.image[:5], torch.arange(5)
+    assert model(x, index).elbo.shape == (5,)
+    assert model.decoder(model.table(index).mean).shape == x.shape
+    assert model.table.posteriors().mean.shape == (70, 4)
+    loss = train_latents(model, data, epochs=4, batch=16, lr=1e-2).measured["training"]
+    assert loss[-1] < 0.9 * loss[0]
+
+
 def test_table_must_fit_the_images() -> None:
-    data = tiny()
+    data = splits()
     model = latent_vae(data, "prior", latent=2)
     larger = ImageSplits(
         blobs(71), data.validation, data.test, "larger", complete=False
@@ -174,7 +193,7 @@ def test_latent_vae_is_trained_once(
 ) -> None:
     """The start is drawn from the data: their fingerprint is in the key."""
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    data = tiny()
+    data = splits()
     build = partial(latent_vae, data, start="random", latent=2)
     made, history = trained("rows", build, train_latents, data=data, epochs=1)
     kept, again = trained("rows", build, train_latents, data=data, epochs=1)

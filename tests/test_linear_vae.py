@@ -106,6 +106,17 @@ def test_sigma_must_be_positive(images: torch.Tensor) -> None:
         LinearVAE(images, latent=2, sigma=0.0)
 
 
+def test_colours_and_other_sides(images: torch.Tensor) -> None:
+    """The shape changes nothing: an image is a row of its values."""
+    flat, coloured = images.view(300, 1, 4, 5), images.reshape(300, 2, 5, 2)
+    grey, colour = (LinearVAE(x, latent=8, sigma=SIGMA) for x in (flat, coloured))
+    assert colour.sample(3).shape == (3, 2, 5, 2)
+    assert colour.reconstruct(coloured[:3]).shape == (3, 2, 5, 2)
+    torch.testing.assert_close(colour.log_prob(coloured), grey.log_prob(flat))
+    with pytest.raises(ValueError, match=r"shape \(B, 2, 5, 2\), got \(3, 1, 4, 5\)"):
+        colour.log_prob(flat[:3])
+
+
 def test_images_of_another_shape(pca: LinearVAE) -> None:
     with pytest.raises(ValueError, match="shape"):
         pca.log_prob(torch.zeros(2, 1, 5, 4))

@@ -19,6 +19,7 @@ from course_utils.models.normalizing_flow import (
     affine_flow,
     negative_log_likelihood,
     spline_flow,
+    train_affine_flow,
 )
 from course_utils.notebook import seeded
 
@@ -31,11 +32,22 @@ LAYERS: dict[str, Callable[[], Bijection]] = {
     "spline": lambda: SplineCoupling(2, 8, 16, 3),
     "spline in three dimensions": lambda: SplineCoupling(3, 5, 16, 0),
 }
+
+
+def of_images(*couplings: Bijection) -> NormalizingFlow:
+    """Couplings of the six values of an image, with a permutation after each."""
+    turn = [3, 4, 5, 0, 2, 1]
+    layers = [layer for one in couplings for layer in (one, Permutation(turn))]
+    return NormalizingFlow(layers, (1, 2, 3))
+
+
 FLOWS: dict[str, Callable[[], NormalizingFlow]] = {
     "affine": lambda: affine_flow(4, 16),
     "affine, random permutations": lambda: affine_flow(5, 16, 2, permutation="random"),
     "spline": lambda: spline_flow(2, 8, 16, 3),
     "spline of three": lambda: spline_flow(3, 6, 16, 2),
+    "affine, images": lambda: of_images(AffineCoupling(6, 16)),
+    "spline, images": lambda: of_images(SplineCoupling(6, 5, 16, 0)),
 }
 DIM = {
     "permutation of three": 3,
@@ -276,7 +288,7 @@ BAD = [
     (
         torch.zeros(4, 2).long(),
         TypeError,
-        "dtype torch.float32 like the model, got torch.int64",
+        "samples must have a floating dtype, got torch.int64",
     ),
 ]
 

@@ -10,7 +10,16 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from course_utils.notebook import seeded
-from course_utils.solvers import RK4, Euler, Heun, Midpoint, Solver, even_times
+from course_utils.solvers import (
+    RK4,
+    Euler,
+    Heun,
+    Midpoint,
+    Solver,
+    end_and_divergence,
+    even_times,
+    value_and_divergence,
+)
 
 SOLVERS: list[Solver] = [Euler(), Midpoint(), Heun(), RK4()]
 TORCHDIFFEQ: list[tuple[Solver, str]] = [
@@ -113,6 +122,99 @@ def test_path_states_and_end_agree(solver: Solver) -> None:
     assert torch.equal(path[-1], solver.end(field, y, times))
     assert torch.equal(y, before), "the start was changed in place"
     assert solver.path(field, y.float(), times).dtype == torch.float32
+
+
+# --- the divergence, for samples of any shape -----------------------------------------
+
+SHAPES = [(2,), (1,), (3, 2), (2, 1, 3)]
+
+
+def images(n: int, *shape: int) -> Tensor:
+    y = torch.randn(n, *shape, generator=seeded(1), dtype=torch.float64)
+    return y.to(memory_format=torch.channels_last) if y.ndim == 4 else y
+
+
+def mixing(y: Tensor, t: float) -> Tensor:
+    """Every value of a sample moves with all of its others."""
+    whole = y.flatten(1).sum(1).view(-1, *[1] * (y.ndim - 1))
+    return torch.sin(y + t) * torch.cos(whole)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_divergence_is_the_trace_of_the_jacobian(shape: tuple[int, ...]) -> None:
+    y = images(5, *shape)
+    value, div = value_and_divergence(lambda p: mixing(p, 0.3), y)
+    assert torch.equal(value, mixing(y, 0.3))
+    for row, found in zip(y.split(1), div, strict=True):
+        slopes = torch.autograd.functional.jacobian(lambda p: mixing(p, 0.3), row)
+        trace = slopes.reshape(row.numel(), row.numel()).trace()
+        assert float(found) == pytest.approx(float(trace), rel=1e-12)
+    assert not any(x.requires_grad for x in (value, div, y))
+
+
+def test_divergence_of_values_that_hang_on_nothing_is_zero() -> None:
+    y = start(4)
+    for f in (
+        torch.ones_like,
+        lambda p: torch.stack([p[:, 1], p[:, 0].detach()], dim=1),
+    ):
+        with torch.no_grad():
+            value, div = value_and_divergence(f, y)
+        assert torch.equal(value, f(y))
+        assert torch.equal(div, y.new_zeros(4))
+
+
+def mixing_and_divergence(y: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    return value_and_divergence(lambda p: mixing(p, t), y)
+
+
+@pytest.mark.parametrize(("solver", "method"), TORCHDIFFEQ)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_end_and_divergence_equal_torchdiffeq(
+    solver: Solver, method: str, shape: tuple[int, ...]
+) -> None:
+    y, times = images(3, *shape), [0.9, 0.5, 0.4, 0.1]
+    grid = torch.tensor(times, dtype=torch.float64)
+    ends, integrals = odeint(
+        lambda t, state: mixing_and_divergence(state[0], float(t)),
+        (y, y.new_zeros(3)),
+        grid,
+        method=method,
+    )
+    end, integral = end_and_divergence(mixing_and_divergence, y, times, solver)
+    assert torch.allclose(end, ends[-1], rtol=0, atol=1e-13)
+    assert torch.allclose(integral, integrals[-1], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_integral_is_the_log_of_what_volumes_grow_by(
+    shape: tuple[int, ...],
+) -> None:
+    y, times = images(3, *shape), even_times(0.0, 1.0, 40)
+    _, integral = end_and_divergence(mixing_and_divergence, y, times, RK4())
+    for row, found in zip(y.split(1), integral, strict=True):
+        slopes = torch.autograd.functional.jacobian(
+            lambda p: RK4().end(mixing, p, times), row
+        )
+        grown = torch.linalg.slogdet(slopes.reshape(row.numel(), row.numel()))
+        assert float(found) == pytest.approx(float(grown.logabsdet), abs=1e-6)
+
+
+def test_the_integral_of_the_divergence_of_a_linear_field() -> None:
+    a = torch.randn(6, 6, generator=seeded(2), dtype=torch.float64)
+    y = images(7, 2, 1, 3)
+    for ends in ((0.0, 1.5), (1.5, 0.0)):
+        _, integral = end_and_divergence(
+            lambda p, t: ((p.flatten(1) @ a).view_as(p), a.trace().expand(len(p))),
+            y,
+            even_times(*ends, 3),
+            RK4(),
+        )
+        way = ends[1] - ends[0]
+        assert torch.allclose(integral, (way * a.trace()).expand(7), rtol=1e-12)
+
+
+# --- times ----------------------------------------------------------------------------
 
 
 def test_even_times_hit_both_ends() -> None:

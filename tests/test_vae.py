@@ -4,12 +4,13 @@ With f(z) = Wz + b, x ~ N(b, WWᵀ + σ²I), and the posterior is normal with pr
 I + WᵀW/σ²: diagonal where the columns of W are orthogonal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import exp, log
-from pathlib import Path
 
 import pytest
 import torch
+from pictures import Shape, blobs, splits
 from torch import Tensor, nn
 from torch.distributions import (
     Independent,
@@ -20,29 +21,28 @@ from torch.distributions import (
 )
 from torch.nn.functional import mse_loss
 
-from course_utils.data.mnist import MNIST, Images
+from course_utils.data.images import Images, ImageSplits
+from course_utils.distributions import DiagonalNormal, normal_log_prob
 from course_utils.models.vae import (
     VAE,
     Bound,
-    DiagonalNormal,
     GaussianDecoder,
-    LatentRecipe,
     LatentTable,
     LatentVAE,
     conv_vae,
-    digits_vae,
     effective_samples,
-    fit_posterior,
     implied_sigma,
     importance_log_prob,
     iwae_curve,
+    latent_turns,
     likelihood,
     log_mean_weight,
     log_weights,
     lower_bound,
     negative_elbo,
+    negative_row_elbo,
     prior_as_posterior,
-    prior_log_prob,
+    train_posterior,
     train_vae,
     whitened_components,
 )
@@ -138,7 +138,7 @@ def test_log_prob_is_torchs() -> None:
     assert torch.allclose(q.log_prob(z[0]), as_torch(q).log_prob(z[0]))
     assert q.log_prob(z).shape == (7, 5)
     prior = MultivariateNormal(torch.zeros(3).double(), torch.eye(3).double())
-    assert torch.allclose(prior_log_prob(z), prior.log_prob(z))
+    assert torch.allclose(normal_log_prob(z.flatten(0, 1)), prior.log_prob(z).flatten())
 
 
 def test_kl_is_torchs() -> None:
@@ -463,13 +463,11 @@ def test_each_row_becomes_its_own_images_posterior() -> None:
     torch.manual_seed(0)
     images, exact = digits()
     model = LatentVAE(LatentTable(torch.zeros(N, 2), -2.5), flat_decoder())
-    recipe = LatentRecipe(latent_lr=0.05)
     train(
         model,
-        recipe.loss,
+        latent_turns(model, latent_lr=0.05),
         images.batches(4, seeded(1)),
         400 * images.steps(4),
-        optimizers=recipe.optimizers,
     )
     found = model.table(torch.arange(N))
     deviation = (exact.log_var / 2).exp()
@@ -497,21 +495,21 @@ def test_a_step_moves_only_the_rows_of_its_batch(latent_steps: int) -> None:
     torch.manual_seed(0)
     images, _ = digits()
     model = LatentVAE(LatentTable(normal(N, 2).float(), 0.0), flat_decoder())
-    recipe = LatentRecipe(latent_lr=0.1, latent_steps=latent_steps)
-    optimizers = recipe.optimizers(model)
-    for batch in ([0, 3, 6], [5, 3], [4]):
-        index, before = torch.tensor(batch), rows_of(model)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        loss = recipe.loss(model, (images.image[index], images.label[index], index))
-        assert loss.shape == (len(batch),)
-        loss.mean().backward()
-        for optimizer in optimizers:
-            optimizer.step()
-        rest = torch.tensor([i for i in range(N) if i not in batch])
-        for row, old in zip(rows_of(model), before, strict=True):
-            assert torch.equal(row[rest], old[rest])
-            assert (row[index] != old[index]).all()
+    before = rows_of(model)
+
+    def watched() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        last = torch.tensor([], dtype=torch.int64)
+        for batch in ([0, 3, 6], [5, 3], [4], [0]):
+            now, rest = rows_of(model), torch.ones(N, dtype=torch.bool)
+            rest[last] = False
+            for row, old in zip(now, before, strict=True):
+                assert torch.equal(row[rest], old[rest])
+                assert (row[last] != old[last]).all()
+            before[:], last = now, torch.tensor(batch)
+            yield images.image[last], images.label[last], last
+
+    turns = latent_turns(model, latent_lr=0.1, latent_steps=latent_steps)
+    train(model, turns, watched(), 4)
 
 
 def test_rows_take_more_steps_than_the_decoder() -> None:
@@ -519,41 +517,44 @@ def test_rows_take_more_steps_than_the_decoder() -> None:
     images, _ = digits()
     decoder = flat_decoder().requires_grad_(True)
     model = LatentVAE(LatentTable(torch.zeros(N, 2), 0.0), decoder)
-    recipe = LatentRecipe(decoder_lr=1e-3, latent_lr=0.05, latent_steps=3)
-    for_decoder, for_rows = recipe.optimizers(model)
+    alone, both = latent_turns(model, lr=1e-3, latent_lr=0.05, latent_steps=3)
+    (rows,), (for_decoder, same_rows) = alone.optimizers, both.optimizers
+    assert rows is same_rows
     assert for_decoder.param_groups[0]["lr"] == 1e-3
-    assert for_rows.param_groups[0]["lr"] == 0.05
-    made = {}
-
-    def optimizers(model: LatentVAE) -> list[torch.optim.Optimizer]:
-        made["decoder"], made["rows"] = recipe.optimizers(model)
-        return list(made.values())
-
-    train(model, recipe.loss, images.batches(4), 5, optimizers=optimizers)
-    steps = {
-        name: {int(state["step"]) for state in optimizer.state.values()}
-        for name, optimizer in made.items()
+    assert rows.param_groups[0]["lr"] == 0.05
+    history = train(model, [alone, both], images.batches(4), 5)
+    for optimizer, steps in ((for_decoder, 5), (rows, 15)):
+        assert {int(state["step"]) for state in optimizer.state.values()} == {steps}
+        assert len(optimizer.state) == 2
+    assert {name: len(v) for name, v in history.losses.items()} == {
+        "rows alone": 5,
+        "rows and decoder": 5,
     }
-    assert steps == {"decoder": {5}, "rows": {15}}
-    assert [len(made[name].state) for name in ("decoder", "rows")] == [2, 2]
 
 
 def test_the_rows_own_steps_leave_the_decoder_alone() -> None:
     images, _ = digits()
     decoder = flat_decoder().requires_grad_(True)
     model = LatentVAE(LatentTable(torch.zeros(N, 2), -8.0), decoder)
-    recipe = LatentRecipe(latent_lr=0.1, latent_steps=4)
-    recipe.optimizers(model)
     weights = [weight.detach().clone() for weight in decoder.parameters()]
     index, before = torch.tensor([1, 6]), rows_of(model)
     batch = images.image[index], images.label[index], index
-    first = -model(*batch[::2]).elbo
-    last = recipe.loss(model, batch)
-    assert (last < first).all()
-    assert not torch.equal(rows_of(model)[0], before[0])
-    for weight, old in zip(decoder.parameters(), weights, strict=True):
-        assert torch.equal(weight, old)
-        assert weight.grad is None
+    first = negative_row_elbo(model, batch)
+
+    def last(model: LatentVAE, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """The loss of the turn after the rows' own, which are over."""
+        loss = negative_row_elbo(model, batch)
+        assert (loss < first).all()
+        assert not torch.equal(rows_of(model)[0], before[0])
+        for weight, old in zip(decoder.parameters(), weights, strict=True):
+            assert torch.equal(weight, old)
+            assert weight.grad is None
+        return loss
+
+    alone, both = latent_turns(model, latent_lr=0.1, latent_steps=4)
+    history = train(model, [alone, replace(both, loss=last)], [batch], 1, warmup=1)
+    assert history.losses["rows and decoder"][0] < history.losses["rows alone"][0]
+    assert not torch.equal(decoder.network[0].weight, weights[0])  # type: ignore[index]
 
 
 def test_the_loss_of_a_latent_vae_is_the_negative_elbo() -> None:
@@ -567,7 +568,7 @@ def test_the_loss_of_a_latent_vae_is_the_negative_elbo() -> None:
     assert isinstance(bound, Bound)
     assert torch.equal(bound.elbo, expected.elbo)
     torch.manual_seed(0)
-    loss = LatentRecipe().loss(model, (images.image[index], index, index))
+    loss = negative_row_elbo(model, (images.image[index], images.label[index], index))
     torch.manual_seed(0)
     assert torch.equal(loss, -model(images.image[index], index).elbo)
 
@@ -602,17 +603,14 @@ def test_bad_tables() -> None:
         table(torch.tensor([2, -1]))
 
 
-def test_bad_recipes() -> None:
-    with pytest.raises(ValueError, match="latent_steps must be at least 1, got 0"):
-        LatentRecipe(latent_steps=0)
-    with pytest.raises(ValueError, match="decoder_lr must be a finite number above 0"):
-        LatentRecipe(decoder_lr=0.0)
-    with pytest.raises(ValueError, match="latent_lr must be a finite number above 0"):
-        LatentRecipe(latent_lr=float("nan"))
+def test_bad_rates_and_steps_of_rows() -> None:
     model = LatentVAE(LatentTable(torch.zeros(N, 2), 0.0), flat_decoder())
-    images, _ = digits()
-    with pytest.raises(AssertionError, match=r"optimizers\(\) comes before loss\(\)"):
-        LatentRecipe(latent_steps=2).loss(model, next(images.batches(2)))
+    with pytest.raises(ValueError, match="latent_steps must be at least 1, got 0"):
+        latent_turns(model, latent_steps=0)
+    with pytest.raises(ValueError, match=r"^lr must be a finite number above 0"):
+        latent_turns(model, lr=0.0)
+    with pytest.raises(ValueError, match="latent_lr must be a finite number above 0"):
+        latent_turns(model, latent_lr=float("nan"))
 
 
 def test_whitened_components_are_those_of_the_svd() -> None:
@@ -646,7 +644,7 @@ def oblique() -> GaussianDecoder:
     return linear_decoder(normal(PIXELS, LATENT, seed=7), SIGMA)
 
 
-def test_fit_posterior_finds_the_best_diagonal_q(x: Tensor) -> None:
+def test_train_posterior_finds_the_best_diagonal_q(x: Tensor) -> None:
     """The noise of one z a step is averaged out over fifty fits of each image."""
     decoder, x = oblique(), x.repeat(50, 1)
     for weight in decoder.parameters():
@@ -654,15 +652,7 @@ def test_fit_posterior_finds_the_best_diagonal_q(x: Tensor) -> None:
     weights = [weight.detach().clone() for weight in decoder.parameters()]
     zeros = torch.zeros(200, LATENT).double()
     start, best = DiagonalNormal(zeros.clone(), zeros - 1), best_diagonal(decoder, x)
-    seen: list[tuple[int, Bound]] = []
-    found = fit_posterior(
-        decoder,
-        x,
-        start,
-        steps=400,
-        generator=seeded(0),
-        watch=lambda step, bound: seen.append((step, bound)),
-    )
+    found, history = train_posterior(decoder, x, start, steps=400, generator=seeded(0))
     for mine, exact in zip(found, best, strict=True):
         assert torch.allclose(mine.view(50, 4, 2).mean(0), exact[:4], atol=0.05)
         assert torch.allclose(mine, exact, atol=1.0)
@@ -679,23 +669,25 @@ def test_fit_posterior_finds_the_best_diagonal_q(x: Tensor) -> None:
         assert (weight.grad == 7).all()
     assert not found.mean.requires_grad
     assert torch.equal(start.mean, zeros)
-    # what is watched is the bound, step by step
-    assert [step for step, _ in seen] == list(range(400))
-    assert seen[-1][1].elbo.mean() > seen[0][1].elbo.mean() + 1
-    assert torch.equal(seen[0][1].kl.detach(), start.kl_to_prior())
+    # the history is that of −ELBO, step by step
+    first = -lower_bound(decoder, start, x, seeded(0)).elbo.mean().detach()
+    assert len(history.loss) == 400
+    assert history.loss[0] == pytest.approx(float(first))
+    assert history.loss[-1] < history.loss[0] - 1
 
 
-def test_fit_posterior_repeats_and_fits_each_image_alone(x: Tensor) -> None:
+def test_train_posterior_repeats_and_fits_each_image_alone(x: Tensor) -> None:
     decoder, start = oblique(), some_q(4, LATENT)
     first, again = (
-        fit_posterior(decoder, x, start, steps=5, generator=seeded(0)) for _ in range(2)
+        train_posterior(decoder, x, start, steps=5, generator=seeded(0))[0]
+        for _ in range(2)
     )
     assert torch.equal(first.mean, again.mean)
     assert torch.equal(first.log_var, again.log_var)
     # a wild image beside it changes no row but its own
     wild = x.clone()
     wild[3] += 100
-    other = fit_posterior(decoder, wild, start, steps=5, generator=seeded(0))
+    other, _ = train_posterior(decoder, wild, start, steps=5, generator=seeded(0))
     assert torch.equal(other.mean[:3], first.mean[:3])
     assert not torch.equal(other.mean[3], first.mean[3])
 
@@ -703,16 +695,16 @@ def test_fit_posterior_repeats_and_fits_each_image_alone(x: Tensor) -> None:
 def test_bad_fits(x: Tensor) -> None:
     decoder, start = oblique(), some_q(4, LATENT)
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
-        fit_posterior(decoder, x, start, steps=0)
+        train_posterior(decoder, x, start, steps=0)
     with pytest.raises(ValueError, match="lr must be a finite number above 0"):
-        fit_posterior(decoder, x, start, lr=0.0)
+        train_posterior(decoder, x, start, lr=0.0)
     with pytest.raises(ValueError, match=r"shape \(B, 2\), got \(4, 3\)"):
-        fit_posterior(decoder, x, some_q(4, 3))
+        train_posterior(decoder, x, some_q(4, 3))
     for rows in (1, 3):
         few = DiagonalNormal(*(part[:rows] for part in start))
         message = f"one posterior an image, got {rows} for 4 images"
         with pytest.raises(ValueError, match=message):
-            fit_posterior(decoder, x, few)
+            train_posterior(decoder, x, few)
 
 
 # --- the σ of a loss ------------------------------------------------------------------
@@ -778,14 +770,6 @@ def small_vae(seed: int = 0) -> VAE:
     return conv_vae(latent=3, sigma=0.4, width=2, hidden=16)
 
 
-def blobs(count: int, seed: int = 0) -> Images:
-    """A bright disc at a random place."""
-    centre = 8 + 12 * torch.rand(count, 2, 1, 1, generator=seeded(seed))
-    row, column = torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij")
-    far = ((row - centre[:, 0]) ** 2 + (column - centre[:, 1]) ** 2).sqrt()
-    return Images((6 - far).clamp(0, 1)[:, None], torch.arange(count) % 10)
-
-
 def test_shapes_of_the_convolutional_vae() -> None:
     vae, x = small_vae(), blobs(5).image
     q = vae.posterior(x)
@@ -834,7 +818,7 @@ BAD: dict[str, tuple[Tensor, type[Exception], str]] = {
     "no channel": (torch.zeros(5, 28, 28), ValueError, r"got \(5, 28, 28\)"),
     "other size": (torch.zeros(5, 1, 32, 32), ValueError, r"got \(5, 1, 32, 32\)"),
     "colours": (torch.zeros(5, 3, 28, 28), ValueError, r"got \(5, 3, 28, 28\)"),
-    "empty": (torch.zeros(0, 1, 28, 28), ValueError, r"B ≥ 1, got \(0, 1, 28, 28\)"),
+    "empty": (torch.zeros(0, 1, 28, 28), ValueError, r"one row, .* \(0, 1, 28, 28\)"),
     "NaN": (torch.full((2, 1, 28, 28), float("nan")), ValueError, "must be finite"),
     "bytes": (torch.zeros(5, 1, 28, 28).byte(), TypeError, "got torch.uint8"),
 }
@@ -849,10 +833,11 @@ def test_bad_images(case: str) -> None:
             call(x)
 
 
-def tiny() -> MNIST:
+def tiny() -> ImageSplits:
     """Its held-out images are fainter than its training images."""
-    faint = Images(blobs(30, 1).image / 2, blobs(30, 1).label)
-    return MNIST(blobs(70), faint, blobs(30, 2), "tiny", complete=False)
+    data = splits()
+    held_out = data.validation
+    return replace(data, validation=Images(held_out.image / 2, held_out.label))
 
 
 def test_training_lowers_the_loss_and_keeps_what_was_asked() -> None:
@@ -860,7 +845,7 @@ def test_training_lowers_the_loss_and_keeps_what_was_asked() -> None:
     history = train_vae(vae, data, epochs=8, batch=16, lr=1e-2, keep={0, 3, 8})
     assert len(history.loss) == 8 * 5
     assert history.step == [0, 5, 10, 15, 20, 25, 30, 35, 40]
-    curves = history.validation
+    curves = history.measured
     assert set(curves) == {"validation", "training", "reconstruction", "KL"}
     assert {len(values) for values in curves.values()} == {9}
     for name in ("validation", "training"):
@@ -881,12 +866,14 @@ def test_training_lowers_the_loss_and_keeps_what_was_asked() -> None:
     torch.manual_seed(0)
     with torch.no_grad():  # of many z
         held_out, seen = (
-            -torch.cat([vae(part.image).elbo for _ in range(20)])
+            -torch.stack([vae(part.image).elbo.mean() for _ in range(50)])
             for part in (data.validation, data.train)
         )
-    assert curves["validation"][-1] == pytest.approx(float(held_out.mean()), rel=0.03)
-    assert curves["training"][-1] == pytest.approx(float(seen.mean()), rel=0.03)
-    assert float(held_out.mean()) < 0.9 * float(seen.mean())
+    for name, found in (("validation", held_out), ("training", seen)):
+        error = abs(curves[name][-1] - float(found.mean()))
+        assert error < 4 * float(found.std())
+        assert found.std() < 0.02 * found.mean()
+    assert held_out.mean() < 0.9 * seen.mean()
 
 
 def test_training_repeats_with_the_seed() -> None:
@@ -894,10 +881,44 @@ def test_training_repeats_with_the_seed() -> None:
     for seed in (0, 0, 1):
         vae = small_vae(seed)
         history = train_vae(vae, tiny(), epochs=2, batch=32, watched=10)
-        runs.append((history.loss, history.validation["validation"], vae.sample(2)))
+        runs.append((history.loss, history.measured["validation"], vae.sample(2)))
     assert runs[0][:2] == runs[1][:2]
     assert torch.equal(runs[0][2], runs[1][2])
     assert runs[0][0] != runs[2][0]
+
+
+def test_how_many_images_are_measured_changes_nothing() -> None:
+    runs = []
+    for watched in (16, 32, 32):
+        vae = small_vae()
+        history = train_vae(vae, tiny(), epochs=2, batch=32, watched=watched)
+        runs.append((history, vae.state_dict()))
+    (few, first), (many, second), (again, _) = runs
+    assert few.loss == many.loss
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert few.measured["training"] != many.measured["training"]
+    assert many.measured == again.measured
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 12, 20)])
+def test_colours_and_other_sides(shape: Shape) -> None:
+    torch.manual_seed(0)
+    data = splits(shape)
+    vae, x = conv_vae(3, 0.4, 2, 16, shape), data.test.image[:5]
+    assert vae.posterior(x).mean.shape == (5, 3)
+    assert vae(x).elbo.shape == (5,)
+    assert vae.reconstruct(x).shape == x.shape
+    assert vae.sample(7).shape == (7, *shape)
+    loss = train_vae(vae, data, epochs=12, batch=16, lr=1e-2).measured["validation"]
+    assert loss[-1] < 0.8 * loss[0]
+    with pytest.raises(ValueError, match=rf"\(B, {', '.join(map(str, shape))}\), got"):
+        vae.posterior(torch.zeros(2, 1, 28, 28))
+
+
+@pytest.mark.parametrize("shape", [(3, 18, 16), (3, 16, 30), (16, 16), (1, 3, 16, 16)])
+def test_sides_are_divided_by_four(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"shape \(C, H, W\) whose sides .* by 4, got"):
+        conv_vae(3, shape=shape)
 
 
 def test_importance_sampling_of_a_convolutional_vae_is_above_its_elbo() -> None:
@@ -908,19 +929,3 @@ def test_importance_sampling_of_a_convolutional_vae_is_above_its_elbo() -> None:
     found = importance_log_prob(vae.decoder, q, x, 300, seeded(0))
     assert (found > elbo).all()
     assert exp(float((found - elbo).max())) < 1e4
-
-
-def test_the_books_vae_is_trained_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
-    (first, history), (again, kept) = digits_vae(tiny()), digits_vae(tiny())
-    assert (first.decoder.latent, float(first.decoder.sigma)) == pytest.approx(
-        (200, 0.4)
-    )
-    assert set(history.snapshots) == set(kept.snapshots) == {1, 5, 10, 20, 30}
-    assert history == kept  # the seconds too: it was not trained again
-    for name, value in history.snapshots[30].items():
-        assert torch.equal(value, first.state_dict()[name])
-        assert torch.equal(value, again.state_dict()[name])
-    assert not again.training

@@ -19,7 +19,8 @@ from course_utils.checks import check_count, check_images, check_labels, check_s
 from course_utils.data.images import Images, ImageSplits
 from course_utils.distributions import uniform
 from course_utils.networks.images import channels_last
-from course_utils.training import History, train_epochs
+from course_utils.training.history import History
+from course_utils.training.loop import train_epochs
 
 
 class Classifier(nn.Module):
@@ -124,7 +125,9 @@ def augment(
     sides = u.new_tensor(x.shape[:1:-1])[:, None]  # W, H
     move = u[3:] * shift * 2 / sides  # each side of the image is 2
     c, s = angle.cos() / size, angle.sin() / size
-    affine = torch.stack([c, slant - s, move[0], s, c, move[1]], dim=1).view(-1, 2, 3)
+    long = x.shape[2] / x.shape[3]  # H/W: a pixel is square, whatever the sides are
+    right, down = [c, (slant - s) * long, move[0]], [s / long, c, move[1]]
+    affine = torch.stack(right + down, dim=1).view(-1, 2, 3)
     grid = affine_grid(affine, list(x.shape), align_corners=False)  # (B, H, W, 2)
     return grid_sample(x, grid.to(x.dtype), align_corners=False)
 

@@ -34,7 +34,9 @@ from course_utils.checks import (
 )
 from course_utils.distributions import normal, normal_log_prob
 from course_utils.networks.basic import FourierFeatures, mlp
-from course_utils.training import History, Measure, Stream, train_fresh
+from course_utils.training.history import History
+from course_utils.training.loop import Stream, train_fresh
+from course_utils.training.run import Measure
 
 # --- layers: each maps x to (y, log|det ∂y/∂x|), shapes (B, D) and (B,) ---------------
 

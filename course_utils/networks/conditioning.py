@@ -56,7 +56,9 @@ class Unconditional(Conditioning):
 
     def check(self, condition: Condition, batch: int) -> None:
         if condition is not None:
-            raise ValueError("this model has no classes: expected no labels")
+            raise ValueError(
+                "this model has no classes: expected no labels and no other condition"
+            )
 
     def forward(self, condition: Condition, batch: int) -> None:
         return None

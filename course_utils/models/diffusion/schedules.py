@@ -68,7 +68,7 @@ class Schedule(ABC):
         whole: whether times are whole numbers.
 
     Raises:
-        ValueError: no data or no noise left at one of the ends.
+        ValueError: ends in the wrong order; no data or no noise left at one of them.
     """
 
     first: float
@@ -77,6 +77,8 @@ class Schedule(ABC):
     whole = False
 
     def __init__(self, first: float, last: float) -> None:
+        if not first <= last:
+            raise ValueError(f"last must not be before first, got {last} and {first}")
         self.first, self.last, self.start = first, last, first
         for t in (first, last):
             alpha, sigma = map(float, self.at(t))

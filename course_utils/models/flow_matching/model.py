@@ -43,7 +43,8 @@ from course_utils.solvers import (
     even_times,
     value_and_divergence,
 )
-from course_utils.training import History, Stream, train_fresh
+from course_utils.training.history import History
+from course_utils.training.loop import Stream, train_fresh
 
 
 @dataclass

@@ -26,7 +26,9 @@ from course_utils.distributions import DiagonalNormal
 from course_utils.models.vae.linear import LinearVAE, principal_components
 from course_utils.models.vae.model import Bound, GaussianDecoder, lower_bound
 from course_utils.networks.images import conv_decoder
-from course_utils.training import History, Turn, adamw, train, train_epochs
+from course_utils.training.history import History
+from course_utils.training.loop import train, train_epochs
+from course_utils.training.turns import Turn, adamw
 
 Start = Literal["random", "prior", "whitened", "linear"]
 

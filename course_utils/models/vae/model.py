@@ -31,7 +31,8 @@ from course_utils.checks import (
 from course_utils.data.images import ImageSplits
 from course_utils.distributions import DiagonalNormal, normal
 from course_utils.networks.images import conv_decoder, conv_encoder
-from course_utils.training import History, train_epochs
+from course_utils.training.history import History
+from course_utils.training.loop import train_epochs
 
 
 class GaussianDecoder(nn.Module):

@@ -1,0 +1,279 @@
+"""One training at work: what surrounds the steps of the loop.
+
+The engine, the learning rates, the batches, the progress bar, the measurements, the
+average of the weights, and the history of all that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from math import isfinite
+from typing import Any, TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import trange
+
+from course_utils.progress import bars_are_off
+from course_utils.training.history import (
+    BatchesEndedError,
+    History,
+    TrainingDivergedError,
+)
+from course_utils.training.turns import (
+    Loss,
+    Turn,
+    all_optimizers,
+    moved_parameters,
+    warmup_cosine,
+)
+
+M = TypeVar("M", bound=nn.Module)
+# model → name → one value per held-out sample, (N,)
+Measure = Callable[[M], Mapping[str, Tensor]]
+
+MEASURE_SEED = 0  # of torch's random numbers in every measurement
+
+
+class _Objective(nn.Module):
+    """The losses as a module, so that every engine sees one ``forward``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, loss: Loss[Any, Any], batch: Any) -> Tensor:
+        return loss(self.model, batch)
+
+
+class Run:
+    """One training: engine, optimizers, learning rates, history and measurements."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        turns: Sequence[Turn[Any, Any]],
+        steps: int,
+        warmup: int,
+        ema: float | None,
+        measure: Measure[Any] | None,
+        steps_per_epoch: int,
+        keep: Collection[int],
+        fabric: Fabric | None,
+    ) -> None:
+        self.steps, self.fabric = steps, fabric or Fabric(accelerator="cpu", devices=1)
+        self.history = History(losses={turn.name: [] for turn in turns})
+        optimizers = all_optimizers(turns)
+        factor = warmup_cosine(steps, warmup)
+        self.schedules = [LambdaLR(optimizer, factor) for optimizer in optimizers]
+        self.objective, *ready = self.fabric.setup(_Objective(model), *optimizers)
+        at_work = {id(old): new for old, new in zip(optimizers, ready, strict=True)}
+        self.turns = []
+        for turn in turns:
+            mine = [at_work[id(optimizer)] for optimizer in turn.optimizers]
+            played = replace(turn, optimizers=mine)
+            everything = len(mine) == len(ready)
+            # several processes exchange the gradients of all the model
+            parallel = self.fabric.world_size > 1 and everything
+            played.moved = None if parallel else moved_parameters(turn)
+            self.turns.append(played)
+        self.latest: dict[str, float] = {}  # turn → its loss of this step
+        self.average = None
+        if ema is not None:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema))
+        self.look = _Observer(
+            model, self.average, self.history, measure, steps_per_epoch, keep
+        )
+
+    @contextmanager
+    def recorded(self) -> Iterator[History]:
+        """The history, finished whatever happens; Ctrl-C ends the training alone."""
+        start = time.process_time()
+        self.objective.train()
+        try:
+            yield self.history
+        except KeyboardInterrupt:
+            self.history.interrupted = True
+        except Exception as error:
+            error.history = self.history  # type: ignore[attr-defined]
+            raise
+        finally:
+            self.look.finish()
+            self.objective.eval()
+            self.history.seconds = time.process_time() - start
+
+    def each_step(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """A batch for each step; between the steps everything that is not one."""
+        source = _endless(batches)
+        bar = trange(self.steps, desc="training", leave=False, disable=bars_are_off())
+        for self.step in bar:
+            self.look(self.step)
+            try:
+                batch = next(source)
+            except StopIteration:
+                raise BatchesEndedError(
+                    f"batches ended after {self.step} of {self.steps} steps: expected"
+                    " an iterator without end, or a collection such as a DataLoader,"
+                    " which starts again"
+                ) from None
+            yield self.fabric.to_device(tuple(batch) if type(batch) is list else batch)
+            for name, value in self.latest.items():
+                self.history.losses[name].append(value)
+            for schedule in self.schedules:
+                schedule.step()
+            if self.average is not None:
+                self.average.update_parameters(self.look.model)
+        self.look(self.steps, last=True)
+
+    def checked_mean(self, turn: Turn[Any, Any], loss: Tensor, batch: Any) -> Tensor:
+        """The mean of a loss that is one finite value for each sample."""
+        size = _size(batch)
+        if not isinstance(loss, Tensor) or not loss.is_floating_point():
+            got = loss.dtype if isinstance(loss, Tensor) else type(loss).__name__
+            raise TypeError(f"the loss must be a floating tensor (B,), got {got}")
+        if loss.ndim != 1 or (size is not None and len(loss) != size):
+            raise ValueError(
+                f"the loss must have shape ({'B' if size is None else size},), a value"
+                f" for each sample, got {tuple(loss.shape)}"
+            )
+        mean = loss.mean()
+        value = mean.item()
+        if not isfinite(value):
+            raise TrainingDivergedError(
+                f"training diverged: the loss is {value} at step {self.step}. "
+                "Try a lower learning rate, or clip the gradients."
+            )
+        self.latest[turn.name] = value
+        return mean
+
+    def check_gradients(self, turn: Turn[Any, Any]) -> None:
+        """Refuse gradients that are not finite; shorten them to the turn's length."""
+        gradients = [p.grad for p in moved_parameters(turn) if p.grad is not None]
+        length = get_total_norm(
+            [g.coalesce().values() if g.is_sparse else g for g in gradients]
+        )
+        if not isfinite(length.item()):
+            raise TrainingDivergedError(
+                f"training diverged: the length of the gradient is {length.item()} at"
+                f" step {self.step}, though the loss is finite. Look for a root or a"
+                " logarithm at 0 in the loss, or try a lower learning rate."
+            )
+        if turn.clip is not None:
+            clip_grads_with_norm_(moved_parameters(turn), turn.clip, length)
+
+
+class _TailWatch:
+    """Stops a run whose worst hundredth blows up while its mean may look harmless.
+
+    Compares the 99 % quantile of the held-out loss with the untrained model's: it may
+    grow to ``FACTOR`` times that (at least to ``FACTOR``). A run often exceeds this for
+    a moment and recovers; ``PATIENCE`` measurements in a row are too many, and so is
+    one at the end of training.
+    """
+
+    FACTOR = 3.0
+    PATIENCE = 3
+
+    def __init__(self) -> None:
+        self.limit: float | None = None
+        self.exceeded = 0
+
+    def check(self, name: str, values: Tensor, step: int, last: bool) -> None:
+        tail = float(values.double().quantile(0.99))
+        if self.limit is None:
+            self.limit = self.FACTOR * max(1.0, tail)
+        self.exceeded = 0 if tail <= self.limit else self.exceeded + 1
+        if self.exceeded == self.PATIENCE or (last and self.exceeded):
+            raise TrainingDivergedError(
+                f"training diverged at step {step}: 1 % of the held-out samples have "
+                f"{name} above {tail:.3g} (mean {float(values.mean()):.3g}); "
+                f"the limit is {self.limit:.3g}, {self.FACTOR:g} times the untrained "
+                "model's. Try a lower learning rate, or clip the gradients."
+            )
+
+
+class _Observer:
+    """Looks at a model between two steps: keeps its weights, measures it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        average: AveragedModel | None,
+        history: History,
+        measure: Measure[Any] | None,
+        steps_per_epoch: int,
+        keep: Collection[int],
+    ) -> None:
+        self.model, self.history = model, history
+        self.shown = model if average is None else average.module
+        self.measure, self.steps_per_epoch, self.keep = measure, steps_per_epoch, keep
+        self.watch = _TailWatch()
+
+    def __call__(self, step: int, *, last: bool = False) -> None:
+        epochs, rest = divmod(step, self.steps_per_epoch)
+        if not rest and epochs in self.keep:
+            weights = self.shown.state_dict()
+            self.history.snapshots[epochs] = {k: v.clone() for k, v in weights.items()}
+        if self.measure and (last or not rest):
+            self._measure(self.measure, step, last)
+
+    def _measure(self, measure: Measure[Any], step: int, last: bool) -> None:
+        """Add the held-out quantities' means to the history; watch the first's tail."""
+        self.shown.eval()
+        with torch.no_grad(), own_randomness(MEASURE_SEED):
+            quantities = measure(self.shown)
+        self.shown.train()
+        self.history.step.append(step)
+        for name, values in quantities.items():
+            self.history.measured.setdefault(name, []).append(float(values.mean()))
+        self.watch.check(*next(iter(quantities.items())), step, last)
+
+    def finish(self) -> None:
+        """Leave the averaged weights in the model, if there are any."""
+        if self.shown is not self.model:
+            self.model.load_state_dict(self.shown.state_dict())
+
+
+@contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    """Torch's random numbers start at ``seed`` inside, go on undisturbed outside."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+def _endless(batches: Iterable[Any]) -> Iterator[Any]:
+    """An iterator as it is; a collection starts again when it ends."""
+    if isinstance(batches, Tensor | tuple | Mapping) or not isinstance(
+        batches, Iterable
+    ):
+        raise TypeError(
+            "batches must be an iterator, such as data.batches(512), or a collection of"
+            f" batches, such as a DataLoader, got a {type(batches).__name__}"
+        )
+    # an iterator is the caller's: it can go on after the training
+    return batches if isinstance(batches, Iterator) else _again(batches)
+
+
+def _again(batches: Iterable[Any]) -> Iterator[Any]:
+    """Pass after pass over a collection, as long as there is something in it."""
+    there = True
+    while there:
+        there = False
+        for batch in batches:
+            there = True
+            yield batch
+
+
+def _size(batch: Any) -> int | None:
+    """How many samples a batch holds, where its form tells."""
+    while isinstance(batch, tuple | list) and batch:
+        batch = batch[0]
+    return len(batch) if isinstance(batch, Tensor) and batch.ndim else None
