@@ -36,7 +36,8 @@ def check_samples(
         x: samples (B, *shape), B ≥ 1.
         shape: of one sample: (2,) for points on the plane, (3, 8, 8) for images.
         like: a weight of the model that they are for, whose dtype and device they must
-            have; None allows any floating dtype and any device.
+            have; None allows any floating dtype and any device. In mixed precision
+            torch sees to the dtypes.
         name: what the samples are called in the message.
 
     Raises:
@@ -55,7 +56,7 @@ def check_samples(
         )
     if not x.is_floating_point():
         raise TypeError(f"{name} must have a floating dtype, got {x.dtype}")
-    if like is not None and x.dtype != like.dtype:
+    if like is not None and x.dtype != like.dtype and not _autocast(x):
         raise TypeError(
             f"{name} must have dtype {like.dtype} like the model, got {x.dtype}"
         )
@@ -64,6 +65,12 @@ def check_samples(
             f"{name} must be on {like.device} like the model, got {x.device}"
         )
     return check_finite(name, x)
+
+
+def _autocast(x: Tensor) -> bool:
+    """Whether torch mixes precisions on the device of ``x``."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def check_points(x: Tensor, *, dim: int = 2) -> Tensor:

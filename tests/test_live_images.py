@@ -313,7 +313,7 @@ def test_a_map_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match=r"from \(B, 2\) to .* first is Linear\(.*=3"):
         LatentMap("test", conv_decoder(3, 2, 8), -3, 3)
     with pytest.raises(ValueError, match=r"got one to \(1, 2, 14, 14\)"):
-        LatentMap("test", decoder[:-2], -3, 3)
+        LatentMap("test", nn.Sequential(*list(decoder.children())[:-2]), -3, 3)
     with pytest.raises(TypeError, match=r"an nn\.Sequential, got GaussianDecoder"):
         LatentMap("test", conv_vae(2, hidden=8).decoder, -3, 3)
 

@@ -211,18 +211,6 @@ def test_warm_up_and_weight_decay() -> None:
         first_step(weight_decay=-1)
 
 
-def test_another_engine_can_be_passed_in() -> None:
-    model = Mean()
-    train(
-        model,
-        squared_distance,
-        batches(),
-        5,
-        fabric=Fabric(accelerator="cpu", devices=1, precision="bf16-mixed"),
-    )
-    assert not torch.equal(model.value, torch.zeros(2))
-
-
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         train(Mean(), squared_distance, batches(), 0)
@@ -597,6 +585,20 @@ def test_a_loss_refuses_samples_that_its_model_cannot_take(
     assert call(good).shape == (6,)
     with pytest.raises(error, match=message):
         call(spoil(good))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_another_engine_can_be_passed_in(name: str, precision: Any) -> None:
+    build, loss, good = LOSSES[name]
+    model = build()
+    before = weights(model)
+    batch = (good, DIGITS) if good is IMAGES else good
+    engine = Fabric(accelerator="cpu", devices=1, precision=precision)
+    history = train(model, loss, [batch], 3, fabric=engine)
+    after = weights(model)
+    assert len(history.loss) == 3
+    assert not same((b.to(a) for a, b in zip(after, before, strict=True)), after)
 
 
 def test_a_bad_batch_in_training_leaves_what_was_learnt() -> None:

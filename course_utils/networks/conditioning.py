@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from course_utils.checks import check_count, check_labels, check_samples
 
 Condition = Tensor | None
+_NAME = "conditions"  # in messages
 
 
 class Conditioning(nn.Module, ABC):
@@ -143,18 +144,14 @@ class Vectors(_Given):
         self.project = nn.Linear(in_dim, dim)
 
     def check(self, condition: Condition, batch: int) -> None:
-        if condition is not None:
-            self._check_given(condition, (self.in_dim,), batch)
-        elif not self.optional:
-            raise ValueError(
-                f"this model needs a condition: expected (B, {self.in_dim}), got None"
-            )
-
-    def _check_given(
-        self, condition: Tensor, shape: tuple[int, ...], batch: int
-    ) -> None:
-        weight = self.project.weight
-        check_samples(condition, shape=shape, like=weight, name="conditions")
+        if condition is None:
+            if not self.optional:
+                raise ValueError(
+                    f"this model needs a condition: expected {self._form}, got None"
+                )
+            return
+        like = self.project.weight
+        check_samples(condition, shape=self._shape(condition), like=like, name=_NAME)
         if len(condition) != batch:
             raise ValueError(
                 f"there must be a condition for each of {batch} samples,"
@@ -164,28 +161,36 @@ class Vectors(_Given):
     def embed(self, condition: Tensor) -> Tensor:
         return self.project(condition)
 
+    @property
+    def _form(self) -> str:
+        return f"(B, {self.in_dim})"
+
+    def _shape(self, condition: Tensor) -> tuple[int, ...]:
+        """What the condition of one sample should look like."""
+        return (self.in_dim,)
+
 
 class Tokens(Vectors):
     """Tokens (B, L, V), such as the words of a text, each through one linear layer."""
-
-    def check(self, condition: Condition, batch: int) -> None:
-        if condition is None:
-            super().check(condition, batch)
-            return
-        expected = f"(B, L, {self.in_dim})"
-        if not isinstance(condition, Tensor):
-            got = type(condition).__name__
-            raise TypeError(
-                f"conditions must be a torch.Tensor of shape {expected}, got {got}"
-            )
-        if condition.ndim != 3 or not condition.shape[1]:
-            raise ValueError(
-                f"conditions must have shape {expected} with L ≥ 1,"
-                f" got {tuple(condition.shape)}"
-            )
-        self._check_given(condition, (condition.shape[1], self.in_dim), batch)
 
     def empty(self, batch: int) -> Tensor | None:
         """One token that says nothing, (B, 1, E)."""
         assert self.nothing is not None, "check() comes before"
         return self.nothing.expand(batch, 1, -1)
+
+    @property
+    def _form(self) -> str:
+        return f"(B, L, {self.in_dim})"
+
+    def _shape(self, condition: Tensor) -> tuple[int, ...]:
+        if not isinstance(condition, Tensor):
+            got = type(condition).__name__
+            raise TypeError(
+                f"{_NAME} must be a torch.Tensor of shape {self._form}, got {got}"
+            )
+        if condition.ndim != 3 or not condition.shape[1]:
+            raise ValueError(
+                f"{_NAME} must have shape {self._form} with L ≥ 1,"
+                f" got {tuple(condition.shape)}"
+            )
+        return (condition.shape[1], self.in_dim)

@@ -361,7 +361,9 @@ class DiffusionLoss:
     ) -> Tensor:
         """The same for given times and noise."""
         x = jump(model.schedule, x0, t, eps)
-        guess = model.predict(x, t, condition)
-        truth = convert("x0", x0, x, model.schedule.levels(t, x))._replace(eps=eps)
-        error = getattr(guess, self.kind) - getattr(truth, self.kind)
-        return error.square().flatten(1).sum(1)
+        guess = getattr(model.predict(x, t, condition), self.kind)
+        truth = eps
+        if self.kind != "eps":
+            level = model.schedule.levels(t, x)
+            truth = getattr(convert("x0", x0, x, level), self.kind)
+        return (guess - truth).square().flatten(1).sum(1)

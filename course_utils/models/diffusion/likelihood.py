@@ -82,14 +82,31 @@ def evidence_lower_bound(
     """
     denoiser.check(x0, condition)
     check_count("levels", levels)
-    batch, schedule = len(x0), denoiser.schedule
+    batch = len(x0)
     std = start_deviation(denoiser, condition, start_std).to(x0.dtype)
     prior = _prior(denoiser, x0, std)
-    x0 = _repeated(x0, check_count("repeats", repeats, least=2))  # (R·B, *shape)
-    condition = None if condition is None else _repeated(condition, repeats)
+    many = _repeated(x0, check_count("repeats", repeats, least=2))  # (R·B, *shape)
+    known = None if condition is None else _repeated(condition, repeats)
+    parts = noise_terms(denoiser, many, known, levels, generator)
+    diffusion, reconstruction = (part.view(repeats, batch) for part in parts)
+    spread = (reconstruction - diffusion).std(0) / repeats**0.5
+    diffusion, reconstruction = diffusion.mean(0), reconstruction.mean(0)
+    value = reconstruction - diffusion - prior
+    return Bound(value, spread, prior, diffusion, reconstruction)
+
+
+def noise_terms(
+    denoiser: Denoiser,
+    x0: Tensor,
+    condition: Condition,
+    levels: int,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """Diffusion and reconstruction term of the bound, with fresh noise: (B,) each."""
+    schedule, dim = denoiser.schedule, prod(denoiser.shape)
 
     def error(t: Tensor) -> Tensor:
-        """‖ε − ε̂‖² with fresh noise, less its linear part's deviation, (R·B,)."""
+        """‖ε − ε̂‖², less what the best linear guess would be off by chance, (B,)."""
         eps = normal_like(x0, generator)
         guess = denoiser.predict(jump(schedule, x0, t, eps), t, condition)
         square = (guess.eps - eps).square().flatten(1).sum(1)
@@ -98,16 +115,8 @@ def evidence_lower_bound(
     terms = [w * error(t) for t, w in schedule.bound_terms(x0, levels, generator)]
     diffusion = torch.stack([*terms, x0.new_zeros(len(x0))]).sum(0)
     alpha, sigma = schedule.at(schedule.first)
-    dim = prod(denoiser.shape)
     constant = dim / 2 * float((2 * pi * (sigma / alpha) ** 2).log())
-    first = same_time(schedule.first, x0)
-    reconstruction = -0.5 * error(first) - constant
-    spread = (reconstruction - diffusion).view(repeats, batch).std(0) / repeats**0.5
-    diffusion, reconstruction = (
-        part.view(repeats, batch).mean(0) for part in (diffusion, reconstruction)
-    )
-    value = reconstruction - diffusion - prior
-    return Bound(value, spread, prior, diffusion, reconstruction)
+    return diffusion, -error(same_time(schedule.first, x0)) / 2 - constant
 
 
 def _repeated(x: Tensor, repeats: int) -> Tensor:
