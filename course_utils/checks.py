@@ -93,6 +93,19 @@ def check_images(
     return check_samples(x, shape=shape, like=like, name="images")
 
 
+def check_alike(name: str, x: Tensor, like: Tensor) -> Tensor:
+    """Return ``x`` if it has the shape of ``like``, so that nothing is broadcast.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if x.shape != like.shape:
+        raise ValueError(
+            f"{name} must have shape {tuple(like.shape)}, got {tuple(x.shape)}"
+        )
+    return x
+
+
 def check_finite(name: str, x: Tensor) -> Tensor:
     """Return ``x`` (B, …) if no value is NaN or infinite.
 

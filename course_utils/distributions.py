@@ -13,7 +13,7 @@ from math import log, pi
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # --- random numbers -------------------------------------------------------------------
 
@@ -64,6 +64,11 @@ def widen(factor: Tensor, x: Tensor) -> Tensor:
 def same_time(t: float, x: Tensor) -> Tensor:
     """One time for all samples of ``x`` (B, …): (B,), in :func:`fine_dtype`."""
     return x.new_full((len(x),), t, dtype=fine_dtype(x))
+
+
+def reference(model: nn.Module) -> Tensor:
+    """A tensor of the dtype and device of a model's samples: a weight, if any."""
+    return next(model.parameters(), torch.empty(()))
 
 
 # --- densities ------------------------------------------------------------------------

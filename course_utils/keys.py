@@ -18,10 +18,10 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
 from hashlib import sha256
+from importlib.metadata import packages_distributions, version
 from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
@@ -160,25 +160,44 @@ class _Told:
         return {"tensor": f"{describe(value)} {sha256(content_of(value)).hexdigest()}"}
 
     def _of_network(self, where: str, network: nn.Module) -> dict[str, Any]:
-        """Each part's class and what can be told of its attributes; the weights.
+        """Each part's class and attributes; the weights, and which of them are frozen.
 
-        The mode, of training or evaluation, does not count.
+        The mode, of training or evaluation, does not count: it is for ``train`` to set.
 
         Raises:
-            TypeError: a class of a notebook, whose source is not in the key.
+            TypeError: a class whose source is neither in the key nor that of an
+                installed library.
         """
         parts = {}
         for name, part in network.named_modules():
-            if type(part).__module__ == "__main__":
+            if (library := _library(type(part))) is None:
                 self.of_code(f"the class of {where}", type(part))
             told = {}
             for attribute, value in vars(part).items():
                 if not attribute.startswith("_") and attribute != "training":
-                    with suppress(TypeError):
+                    try:
                         told[attribute] = self.of(where, value)
-            parts[name] = {"class": self._of_class(part), "attributes": told}
+                    except TypeError:  # at least what it is called
+                        called = getattr(value, "__qualname__", type(value).__name__)
+                        told[attribute] = {"called": called}
+            kind = self._of_class(part)
+            parts[name] = {"class": kind, "library": library, "attributes": told}
         weights = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-        return {"parts": parts, "weights": digest(weights, {})}
+        frozen = [k for k, v in network.named_parameters() if not v.requires_grad]
+        return {"parts": parts, "weights": digest(weights, {}), "frozen": frozen}
+
+
+def _library(kind: type) -> str | None:
+    """The installed library that a class is of, and its version; None for others."""
+    for name in _distributions().get(kind.__module__.partition(".")[0], []):
+        return f"{name} {version(name)}"
+    return None
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Top package → the libraries that bring it; this one is not among them."""
+    return {k: v for k, v in packages_distributions().items() if k != "course_utils"}
 
 
 def _attributes(value: Any) -> Mapping[str, Any] | None:
@@ -220,13 +239,18 @@ def _sources(folder: Path) -> dict[str, str]:
     return found
 
 
-SOURCES = _sources(Path(__file__).parent)  # now: later changes are not what runs
+PACKAGE = Path(__file__).parent
+SOURCES = _sources(PACKAGE)  # as they were when this module was imported
 
 
 def _code(modules: Iterable[str]) -> dict[str, str]:
     """Name → digest of these modules and all that they import; of this package alone.
 
     The cache itself is left out: it changes no outcome.
+
+    Raises:
+        RuntimeError: a file has changed since this module was imported, so it is not
+            sure what runs.
     """
     found: dict[str, str] = {}
     todo = list(modules)
@@ -234,6 +258,14 @@ def _code(modules: Iterable[str]) -> dict[str, str]:
         name = todo.pop()
         if name in SOURCES and name not in found and name not in CACHE:
             found[name], imported = _parsed(name, SOURCES[name])
+            file = PACKAGE.parent / f"{name.replace('.', '/')}.py"
+            if file.exists():
+                now = _parsed(name, file.read_text(encoding="utf-8"))[0]
+                if now != found[name]:
+                    raise RuntimeError(
+                        f"{name} has changed since its source was read: restart the"
+                        " kernel, so that what is trained is what is kept"
+                    )
             todo += imported
     return found
 

@@ -510,9 +510,26 @@ def test_the_cache_itself_is_not_in_the_key(monkeypatch: pytest.MonkeyPatch) -> 
     name = affine_flow.__module__
     importing = "import course_utils.artifacts\n" + keys.SOURCES[name]
     monkeypatch.setitem(keys.SOURCES, name, importing)
+    monkeypatch.setattr(keys, "PACKAGE", Path("nowhere/course_utils"))
     code = keys._code([name])
     assert "course_utils.networks.basic" in code
     assert "course_utils.artifacts" not in code
+
+
+def test_code_that_changed_under_a_running_kernel_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "somebook"
+    folder.mkdir()
+    (folder / "model.py").write_text("STEPS = 1800\n")
+    monkeypatch.setattr(keys, "SOURCES", keys._sources(folder))
+    monkeypatch.setattr(keys, "PACKAGE", folder)
+    code = keys._code(["somebook.model"])
+    (folder / "model.py").write_text("STEPS = 1800  # a comment does no harm\n")
+    assert keys._code(["somebook.model"]) == code
+    (folder / "model.py").write_text("STEPS = 3\n")
+    with pytest.raises(RuntimeError, match=r"somebook\.model has changed.*restart"):
+        keys._code(["somebook.model"])
 
 
 def test_a_package_that_is_imported_only_imports() -> None:
@@ -761,7 +778,7 @@ def test_an_artefact_says_what_it_is(folder: Path) -> None:
     }
     assert facts["settings"] == {"steps": 10}
     assert facts["weights"]["first.weight"] == "float32 (4, 2)"
-    assert "course_utils.training" in facts["code"]
+    assert "course_utils.training.loop" in facts["code"]
     assert len(json.loads(metadata["history"])["losses"]["loss"]) == 10
     assert {"first.weight", "snapshot/1/first.weight", "empty"} <= names
     assert "scratch" not in names

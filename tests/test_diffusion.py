@@ -1089,6 +1089,11 @@ BAD: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "even_in must be one of 't', 'log-SNR'",
     ),
+    "a step back": (
+        lambda: DDPM(NET).step(X, 0.4, 0.5),
+        ValueError,
+        "the noise must grow from s to t, got s = 0.5 and t = 0.4",
+    ),
     "a walk back": (
         lambda: walk(VPCosine(), X, [0.5, 0.4]),
         ValueError,

@@ -664,6 +664,12 @@ def test_labels_are_for_models_with_classes() -> None:
             loss(FlowMatching(field), y)
 
 
+def test_no_optimal_transport_beside_a_condition() -> None:
+    batch = points(4).float(), torch.arange(4) % 3
+    with pytest.raises(ValueError, match="expected no condition beside it"):
+        FlowMatchingLoss(coupling=optimal_transport)(small(classes=3), batch)
+
+
 def test_forms_of_a_batch() -> None:
     model, y = small(), points(4).float()
     each = [

@@ -176,8 +176,16 @@ def test_wrong_labels_are_refused(family: str) -> None:
         model(X, T, LABEL + 1)
     with pytest.raises(ValueError, match=r"labels must have shape \(6,\), got \(5,\)"):
         model(X, T, LABEL[:5])
-    with pytest.raises(ValueError, match="3 classes: expected labels, got None"):
-        guided(make(), 2.0, make(ClassLabels(3, 4)))(X, T, LABEL)  # no plain model
+    with pytest.raises(ValueError, match="do without a condition, got one that needs"):
+        guided(make(), 2.0, make(ClassLabels(3, 4)))  # no plain model
+    with pytest.raises(ValueError, match="strength must be a finite number, got nan"):
+        guided(make(), float("nan"))
+
+
+def test_the_plain_denoiser_has_the_same_schedule_and_shape() -> None:
+    for other in (mlp_denoiser(VPCosine()), mlp_denoiser(SCHEDULE, shape=(3,))):
+        with pytest.raises(ValueError, match=r"schedule and the shape .*got VPCosine"):
+            GuidedDenoiser(denoiser(), 2.0, other)
 
 
 # --- with the truths, guidance follows log p(x) + w·log p(c | x) ----------------------
@@ -347,6 +355,10 @@ def test_other_conditions_that_are_refused() -> None:
         for make, _ in GIVEN.values():
             with pytest.raises(ValueError, match=r"drop must lie in \[0, 1\)"):
                 make(drop)
+    with pytest.raises(ValueError, match="needs an embedding to drop, got dim=0"):
+        ClassLabels(3, drop=0.1)
+    with pytest.raises(ValueError, match=r"not tokens, got \(2, 5, 4\)"):
+        velocity(Tokens(6, 4)).float()(torch.zeros(2, 2), T[:2], torch.zeros(2, 5, 6))
     with pytest.raises(ValueError, match="classes must be at least 1, got 0"):
         ClassLabels(0, 4)
     with pytest.raises(ValueError, match="dim must be at least 1, got 0"):

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +35,7 @@ from course_utils.models.diffusion import (
     GuidedDenoiser,
     NoiseNet,
     ProbabilityFlow,
+    Schedule,
     VEExponential,
     VEPower,
     VPCosine,
@@ -52,6 +55,7 @@ from course_utils.models.flow_matching import (
     VelocityNet,
     mlp_velocity,
 )
+from course_utils.models.flow_matching.path import LinearPath
 from course_utils.models.flow_matching.velocity import TimeFeatures
 from course_utils.models.kernel_density import KernelDensity
 from course_utils.models.normalizing_flow import (
@@ -98,8 +102,8 @@ def labels(x: Tensor) -> Tensor:
 
 # --- what is public: name → (model for samples of a shape, what is done with it) ------
 
-Act = Callable[[nn.Module, Tensor], list[Tensor]]
-Case = tuple[Callable[[tuple[int, ...]], nn.Module], Act]
+Act = Callable[[Any, Tensor], list[Tensor]]
+Case = tuple[Callable[[tuple[int, ...]], Any], Act]
 
 
 def flow(shape: tuple[int, ...]) -> FlowMatching:
@@ -133,7 +137,7 @@ def with_text(shape: tuple[int, ...], known: Vectors) -> NoiseNet:
 
 def normalizing_flow(kind: str, shape: tuple[int, ...]) -> NormalizingFlow:
     dim = torch.Size(shape).numel()
-    make: Callable[..., nn.Module] = AffineCoupling
+    make: Callable[..., Any] = AffineCoupling
     if kind == "spline":
         make = lambda d, w: SplineCoupling(d, 3, w, 0)  # noqa: E731
     swap = Permutation(list(range(dim))[::-1])
@@ -152,12 +156,12 @@ def use_flow(model: FlowMatching, x: Tensor) -> list[Tensor]:
     ]
 
 
-def use_denoiser(model: NoiseNet, x: Tensor) -> list[Tensor]:
+def use_denoiser(model: Any, x: Tensor) -> list[Tensor]:
     known = labels(x) if model.classes else None
     return [*denoise(model, x, known)]
 
 
-def denoise(model: NoiseNet, x: Tensor, known: Tensor | None) -> Iterator[Tensor]:
+def denoise(model: Any, x: Tensor, known: Tensor | None) -> Iterator[Tensor]:
     batch = x if known is None else (x, known)
     for kind in ("eps", "x0", "v"):
         yield DiffusionLoss(kind, torch.Generator())(model, batch)
@@ -174,7 +178,7 @@ def denoise(model: NoiseNet, x: Tensor, known: Tensor | None) -> Iterator[Tensor
 
 
 def use_text(text: Callable[[Tensor], Tensor]) -> Act:
-    return lambda model, x: [*denoise(model, x, text(x))]  # type: ignore[arg-type]
+    return lambda model, x: [*denoise(model, x, text(x))]
 
 
 def use_normalizing_flow(model: NormalizingFlow, x: Tensor) -> list[Tensor]:
@@ -183,13 +187,13 @@ def use_normalizing_flow(model: NormalizingFlow, x: Tensor) -> list[Tensor]:
     return [negative_log_likelihood(model, x), z, log_det, *parts]
 
 
-def use_vae(model: nn.Module, x: Tensor) -> list[Tensor]:
+def use_vae(model: Any, x: Tensor) -> list[Tensor]:
     q = model.posterior(x)
     weights = log_weights(model.decoder, q, x, 3, torch.Generator())
     return [negative_elbo(model, (x,)), model.sample(B), model.reconstruct(x), weights]
 
 
-def use_classifier(model: nn.Module, x: Tensor) -> list[Tensor]:
+def use_classifier(model: Any, x: Tensor) -> list[Tensor]:
     batch = (x, labels(x))
     return [
         plain_cross_entropy(model, batch),
@@ -197,6 +201,10 @@ def use_classifier(model: nn.Module, x: Tensor) -> list[Tensor]:
         augment(x, generator=torch.Generator()),
         model.log_prob(x),
     ]
+
+
+def with_shape(build: Callable[..., nn.Module], shape: tuple[int, ...]) -> nn.Module:
+    return build(shape=shape)
 
 
 CASES: dict[str, Case] = {
@@ -239,10 +247,9 @@ SCHEDULES = [
 TIMES = ("log-SNR", "sinusoidal", "plain")
 for i, one in enumerate(SCHEDULES):
     time = TIMES[i % len(TIMES)]
+    build = partial(mlp_denoiser, one, time=time, width=8, depth=1, frequencies=1)
     CASES[f"diffusion, {type(one).__name__}, {time}"] = (
-        lambda s, one=one, time=time: mlp_denoiser(
-            one, shape=s, time=time, width=8, depth=1, frequencies=1
-        ),
+        partial(with_shape, build),
         use_denoiser,
     )
 
@@ -310,7 +317,7 @@ def test_tensors_without_values_pass_the_checks() -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_forward_process_in_any_shape(
-    schedule: VPCosine, shape: tuple[int, ...]
+    schedule: Schedule, shape: tuple[int, ...]
 ) -> None:
     x, eps = torch.randn(2, 28, *shape)
     t = schedule.draw_time(x)
@@ -374,3 +381,54 @@ def test_a_package_is_imported_by_its_modules() -> None:
     names = {f"course_utils.{p}".replace("/", ".") for p in packages if p != "."}
     for name, path in MODULES.items():
         assert not imported(path) & names, f"{name} should name the defining module"
+
+
+# --- nothing is broadcast in silence --------------------------------------------------
+
+
+class Grey(nn.Module):
+    """A backbone that gives one channel, whatever it is given."""
+
+    def forward(self, x: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        return x.mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize("preconditioned", [True, False])
+def test_a_backbone_gives_the_shape_it_was_given(preconditioned: bool) -> None:
+    x, schedule = torch.rand(B, 3, 8, 8), VPCosine()
+    flow = FlowMatching(VelocityNet(Grey(), preconditioned=preconditioned), (3, 8, 8))
+    noise = NoiseNet(
+        schedule,
+        Grey(),
+        LogSNRFeatures(schedule),
+        shape=(3, 8, 8),
+        preconditioned=preconditioned,
+    )
+    wrong = r"backbone gives must have shape \(4, 3, 8, 8\), got \(4, 1, 8, 8\)"
+    with pytest.raises(ValueError, match=wrong):
+        FlowMatchingLoss()(flow, x)
+    with pytest.raises(ValueError, match=wrong):
+        DiffusionLoss()(noise, x)
+
+
+def test_a_vae_takes_one_image_for_each_latent() -> None:
+    vae = conv_vae(4, width=2, hidden=8)
+    with pytest.raises(ValueError, match=r"\(5, 1, 28, 28\), got \(1, 1, 28, 28\)"):
+        vae.decoder.log_likelihood(torch.rand(1, 1, 28, 28), torch.randn(5, 4))
+    vae.encoder = nn.Sequential(nn.Flatten(), nn.Linear(784, 5))
+    with pytest.raises(ValueError, match=r"encoder gives must have shape \(2, 8\)"):
+        vae.posterior(torch.rand(2, 1, 28, 28))
+
+
+def test_times_keep_their_precision_beside_half_precision() -> None:
+    t = torch.tensor([0.996, 0.9985, 0.999])
+    zeros = torch.zeros(3, 1, dtype=torch.bfloat16)
+    noise_left = LinearPath().point(zeros + 1, zeros, t)[:, 0].float()
+    assert torch.allclose(noise_left, 1 - t, rtol=0.01)
+    x0, eps = torch.rand(2, 500, 2).bfloat16()
+    small = torch.full((500,), 0.005)
+    denoiser = mlp_denoiser(VPCosine(), width=8, depth=1, frequencies=0).bfloat16()
+    with torch.no_grad():  # v is about ε where there is hardly any noise
+        half = DiffusionLoss("v").at(denoiser, x0, small, eps).float()
+        full = DiffusionLoss("v").at(denoiser.float(), x0.float(), small, eps.float())
+    assert torch.allclose(half, full, atol=0.15)

@@ -211,7 +211,7 @@ NUMBERS = uses_of_a_number()
 def test_a_number_outside_is_refused(name: str) -> None:
     use, outside = NUMBERS[name]
     for wrong in (*outside, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=f"t must .*got .*{wrong:g}"):
+        with pytest.raises(ValueError, match=f" must .*got .*{wrong:g}"):
             use(wrong)
 
 
@@ -252,7 +252,6 @@ def test_the_data_are_a_time_of_the_chain_but_nothing_to_learn() -> None:
         lambda: net.predict(x, 0.0),
         lambda: best.predict(x, zero),
         lambda: DiffusionLoss().at(net, x, zero, x.cos()),
-        lambda: DDIM(net).step(x, 0.0, 0.0),
     ):
         with pytest.raises(ValueError, match=r"t must lie in \[1, 40\], got 0"):
             use()

@@ -327,9 +327,9 @@ def test_turns_of_one_name_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "got"),
     [
-        ({"lr": 0.1}, r"lr=0\.1, weight_decay=0\.01, clip=None"),
-        ({"weight_decay": 0}, r"lr=0\.01, weight_decay=0, clip=None"),
-        ({"clip": 1.0}, r"lr=0\.01, weight_decay=0\.01, clip=1\.0"),
+        ({"lr": 0.01}, r"lr=0\.01, weight_decay=None and clip=None"),
+        ({"weight_decay": 0}, r"lr=None, weight_decay=0 and clip=None"),
+        ({"clip": 1.0}, r"lr=None, weight_decay=None and clip=1\.0"),
     ],
 )
 def test_settings_of_a_loss_beside_turns_are_refused(

@@ -263,8 +263,10 @@ class PlaneData(ABC):
         """Says which distribution this is: a part of the key of a cache of models.
 
         It is the class's name and a digest of the settings, which are the attributes
-        without an underscore, and of 1,000 points with labels: so it also tells when
-        the code that draws has changed, in a notebook as well.
+        without an underscore, of 1,000 points with labels, and of the density and the
+        posterior at them, where there are any: so it also tells when the code of these
+        has changed, in a notebook as well. Settings other than numbers, text, tensors
+        and rows of them are left out; they show in the points.
 
         Raises:
             ValueError: data that differ from draw to draw with one generator's seed.
@@ -284,10 +286,21 @@ class PlaneData(ABC):
             for name, value in {**vars(self), "classes": self.classes}.items()
             if not name.startswith("_") and name not in {"mean", "std"}
         }
-        facts = repr([drawn[0], sorted(settings.items())])
+        facts = repr([drawn[0], sorted(settings.items()), self._described_truth()])
         kind = type(self)
         digest = sha256(facts.encode()).hexdigest()[:16]
         return f"{kind.__module__}.{kind.__qualname__}-{digest}"
+
+    def _described_truth(self) -> list[str | None]:
+        """What the density and the posterior are at points that are drawn."""
+        x = self.sample(1000, torch.Generator().manual_seed(0))
+        told: list[str | None] = []
+        for ask in (self.log_prob, lambda x: self.posterior(x, 1.0)):
+            try:
+                told.append(_described(ask(x)))
+            except NotImplementedError:
+                told.append(None)
+        return told
 
     def log_prob(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """log p(x) in nats, or log p(x | label); −∞ off the support.
@@ -306,9 +319,9 @@ class PlaneData(ABC):
         if label is not None:
             self._require_classes()
             check_labels(label, classes=self.classes, batch=len(x))
-        raw = self.to_raw(x.double())
-        log_density = self._log_density(raw, label) + self.std.log().sum()
-        return log_density.to(x.dtype)
+        raw = self.to_raw(x.cpu().double())  # the truth is known to the CPU alone
+        known = None if label is None else label.cpu()
+        return (self._log_density(raw, known) + self.std.log().sum()).to(x)
 
     def entropy(self, given_label: bool = False) -> float:
         """H(X) in nats, or H(X | label): the floor under every model's mean −log q."""
@@ -330,17 +343,19 @@ class PlaneData(ABC):
         """
         check_points(u)
         noise = check_positive("s", s) * self.std
-        raw = self.to_raw(u.double())
+        raw = self.to_raw(u.cpu().double())
         if label is None:
             found = self._posterior(raw, noise, None)
         else:
             self._require_classes()
             check_labels(label, classes=self.classes, batch=len(u))
-            found = _by_class(raw, label, lambda r, c: self._posterior(r, noise, c))
+            found = _by_class(
+                raw, label.cpu(), lambda r, c: self._posterior(r, noise, c)
+            )
         return Posterior(
-            (found.log_density + self.std.log().sum()).to(u.dtype),
-            self.standardize(found.mean).to(u.dtype),
-            (found.variance / self.std**2).to(u.dtype),
+            (found.log_density + self.std.log().sum()).to(u),
+            self.standardize(found.mean).to(u),
+            (found.variance / self.std**2).to(u),
         )
 
     def mmse(self, s: float, given_label: bool = False) -> float:
@@ -369,11 +384,11 @@ class PlaneData(ABC):
 
     def standardize(self, raw: Tensor) -> Tensor:
         """Raw coordinates to the model's: (raw − mean)/std."""
-        return (raw - self.mean.to(raw.dtype)) / self.std.to(raw.dtype)
+        return (raw - self.mean.to(raw)) / self.std.to(raw)
 
     def to_raw(self, x: Tensor) -> Tensor:
         """The model's coordinates back to raw ones: x·std + mean."""
-        return x * self.std.to(x.dtype) + self.mean.to(x.dtype)
+        return x * self.std.to(x) + self.mean.to(x)
 
     def _require_classes(self) -> None:
         if self.classes == 0:

@@ -3,7 +3,8 @@
     p(c|x) = softmax_c(net(x)),    loss = E[−log p(c|x)]    (cross-entropy, nats)
 
 Each training image is turned, scaled and shifted a little at each step, so that the
-network never sees the same pixels twice (Simard et al. 2003).
+network never sees the same pixels twice (Simard, Steinkraus and Platt 2003, "Best
+practices for convolutional neural networks applied to visual document analysis").
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def augmented_cross_entropy(model: Classifier, batch: tuple[Tensor, ...]) -> Ten
 
 def held_out(model: Classifier, images: Images) -> dict[str, Tensor]:
     """Loss in nats and accuracy of each image, (N,): images as they are."""
-    log_p = model.log_prob(images.image)
+    log_p = model.log_prob(images.image.to(model.head.weight.device)).cpu()
     loss = -log_p.gather(1, images.label[:, None])[:, 0]
     return {
         "loss": loss,

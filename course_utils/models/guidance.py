@@ -12,10 +12,11 @@ Source: Ho and Salimans 2022 (arXiv:2207.12598).
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 
 from torch import Tensor
 
-from course_utils.networks.conditioning import Conditioning
+from course_utils.networks.conditioning import Conditioning, Unconditional
 
 
 def guide(
@@ -28,15 +29,31 @@ def guide(
     return without if strength == 0 else without + strength * (conditional() - without)
 
 
-def check_guided(condition: Conditioning) -> Conditioning:
-    """Return what a model knows, if it also knows what comes without a condition.
+def check_guided(
+    condition: Conditioning, strength: float, plain: Conditioning | None
+) -> None:
+    """Refuse what cannot guide.
+
+    Args:
+        condition: what the model knows.
+        strength: w.
+        plain: what another model knows that is asked without a condition; None if it is
+            the same model.
 
     Raises:
-        ValueError: otherwise.
+        ValueError: a strength that is not finite; a model that cannot do without a
+            condition.
     """
-    if not condition.optional:
+    if not isfinite(strength):
+        raise ValueError(f"strength must be a finite number, got {strength!r}")
+    if plain is not None and not isinstance(plain, Unconditional):
+        if not plain.optional:
+            raise ValueError(
+                "the plain model must do without a condition, got one that needs"
+                f" {type(plain).__name__}"
+            )
+    elif plain is None and not condition.optional:
         raise ValueError(
             "guidance needs a model that was also trained without its condition:"
             f" expected a conditioning with drop > 0, got {type(condition).__name__}"
         )
-    return condition

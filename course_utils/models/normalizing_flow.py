@@ -32,8 +32,9 @@ from course_utils.checks import (
     check_shape,
     split_batch,
 )
-from course_utils.distributions import normal, normal_log_prob
+from course_utils.distributions import normal, normal_log_prob, reference
 from course_utils.networks.basic import FourierFeatures, mlp
+from course_utils.networks.conditioning import Unconditional
 from course_utils.training.history import History
 from course_utils.training.loop import Stream, train_fresh
 from course_utils.training.run import Measure
@@ -317,7 +318,7 @@ class NormalizingFlow(nn.Module):
 
     def base_sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n samples (n, *shape) of the base N(0, I), like the model's weights."""
-        return normal((check_count("n", n), *self.shape), self._weight(), generator)
+        return normal((check_count("n", n), *self.shape), reference(self), generator)
 
     @torch.no_grad()
     def path(self, z: Tensor) -> Tensor:
@@ -351,15 +352,14 @@ class NormalizingFlow(nn.Module):
 
     def check(self, x: Tensor) -> Tensor:
         """Return ``x`` if it is a batch of samples for this model."""
-        return check_samples(x, shape=self.shape, like=self._weight())
-
-    def _weight(self) -> Tensor:
-        return next(self.parameters())
+        return check_samples(x, shape=self.shape, like=next(self.parameters(), None))
 
 
 def negative_log_likelihood(flow: NormalizingFlow, batch: Any) -> Tensor:
     """−log p(y) of every sample of a batch, (B,), in nats: its mean is the loss."""
-    return -flow.log_prob(split_batch(batch)[0])
+    y, condition = split_batch(batch)
+    Unconditional().check(condition, len(flow.check(y)))
+    return -flow.log_prob(y)
 
 
 # --- the two flows of the course ------------------------------------------------------

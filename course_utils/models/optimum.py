@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from course_utils.data.plane import PlaneData
+from course_utils.distributions import reference
 from course_utils.networks.conditioning import (
     ClassLabels,
     Conditioning,
@@ -39,11 +40,17 @@ class HeldOutSquares(ABC):
     @torch.no_grad()
     def __call__(self, model: Any) -> dict[str, Tensor]:
         """The two squares of every held-out sample, (N,)."""
-        guess = self.guess(model)
+        guess = self.guess(model).to(self.target)
         return {
             "loss": ((guess - self.target) ** 2).sum(1),
             "gap": ((guess - self.best) ** 2).sum(1),
         }
+
+
+def moved_to(model: nn.Module, *parts: Tensor | None) -> list[Any]:
+    """Held-out samples, times and labels, on the device of a model."""
+    here = reference(model).device
+    return [None if part is None else part.to(here) for part in parts]
 
 
 def held_out_samples(

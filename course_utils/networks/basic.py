@@ -18,7 +18,12 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from course_utils.checks import check_count, check_positive, check_shape
+from course_utils.checks import (
+    check_alike,
+    check_count,
+    check_positive,
+    check_shape,
+)
 
 # --- features -------------------------------------------------------------------------
 
@@ -66,19 +71,30 @@ class SinusoidalEmbedding(nn.Module):
     Source: Vaswani et al. 2017 (arXiv:1706.03762).
     """
 
-    rate: Tensor
-
     def __init__(self, dim: int) -> None:
         super().__init__()
         if check_count("dim", dim, least=2) % 2:
             raise ValueError(f"dim must be even, got {dim}")
         self.out_dim = dim
         i = torch.arange(dim // 2, dtype=torch.float64)
-        self.register_buffer("rate", (10000 ** (-2 * i / dim)).float())
+        self.rate = 10000 ** (-2 * i / dim)  # no buffer: it keeps its precision
 
     def forward(self, t: Tensor) -> Tensor:
-        angle = t[:, None] * self.rate.to(t.dtype)  # (B, d/2)
+        angle = t[:, None] * self.rate.to(t)  # (B, d/2)
         return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
+
+
+class PlainTime(nn.Module):
+    """t over its largest value, and nothing else: (B,) → (B, 1)."""
+
+    out_dim = 1
+
+    def __init__(self, last: float = 1.0) -> None:
+        super().__init__()
+        self.last = last
+
+    def forward(self, t: Tensor) -> Tensor:
+        return t[:, None] / self.last
 
 
 # --- networks -------------------------------------------------------------------------
@@ -99,6 +115,17 @@ def mlp(sizes: Sequence[int], *, zero_last: bool = False) -> nn.Sequential:
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
     return nn.Sequential(*layers[:-1])
+
+
+def ask(
+    backbone: nn.Module, x: Tensor, time: Tensor, condition: Tensor | None
+) -> Tensor:
+    """What a backbone gives for ``x``, held to the shape of ``x``.
+
+    Raises:
+        ValueError: another shape, which would be broadcast in silence.
+    """
+    return check_alike("what the backbone gives", backbone(x, time, condition), x)
 
 
 class MLPBackbone(nn.Module):
@@ -135,5 +162,10 @@ class MLPBackbone(nn.Module):
         """(B, *shape) for x (B, *shape), time (B, T) and condition (B, E) or None."""
         parts = [self.space(x.flatten(1)), time]
         if condition is not None:
+            if condition.ndim != 2:
+                raise ValueError(
+                    "linear layers take a condition of shape (B, E), not tokens,"
+                    f" got {tuple(condition.shape)}"
+                )
             parts.append(condition)
         return self.net(torch.cat(parts, dim=1)).view_as(x)

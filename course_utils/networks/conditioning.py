@@ -9,8 +9,10 @@ same for flow matching and diffusion:
     Tokens          tokens (B, L, V) of a text encoder    → (B, L, E)
 
 For guidance without a classifier a model must also know what comes without a condition:
-with ``drop`` above 0, training replaces this share of the conditions by a learnt
-"nothing", and None stands for it (Ho and Salimans 2022, arXiv:2207.12598).
+with ``drop`` above 0, a model in train mode replaces this share of the conditions by a
+learnt "nothing" (as dropout does, by torch's own random numbers), and None stands for
+it (Ho and Salimans 2022, arXiv:2207.12598). A text of "nothing" is one such token, or
+as many as the text has: a backbone should not tell these apart.
 """
 
 from __future__ import annotations
@@ -57,8 +59,11 @@ class Unconditional(Conditioning):
 
     def check(self, condition: Condition, batch: int) -> None:
         if condition is not None:
+            got = getattr(condition, "shape", None)
             raise ValueError(
-                "this model has no classes: expected no labels and no other condition"
+                "this model has no classes: expected no labels and no other condition,"
+                f" got {type(condition).__name__ if got is None else tuple(got)};"
+                " let the batches hold samples alone"
             )
 
     def forward(self, condition: Condition, batch: int) -> None:
@@ -80,6 +85,8 @@ class _Given(Conditioning):
         self.out_dim = check_count("dim", dim, least=0)
         if not 0 <= drop < 1:
             raise ValueError(f"drop must lie in [0, 1), got {drop!r}")
+        if drop and not dim:
+            raise ValueError(f"drop={drop} needs an embedding to drop, got dim=0")
         self.drop, self.optional = drop, drop > 0
         self.nothing = nn.Parameter(torch.zeros(dim)) if drop else None
 

@@ -33,21 +33,26 @@ class History:
     @property
     def loss(self) -> list[float]:
         """The losses of the only turn, or of the last."""
-        return list(self.losses.values())[-1] if self.losses else []
+        played = [values for values in self.losses.values() if values]
+        return played[-1] if played else []
 
 
 class TrainingError(RuntimeError):
     """Training could not go on.
 
     Attributes:
-        history: what happened until then. The model is as the last step left it.
+        history: what happened until then. The model holds what it had learnt by the
+            last step, or the average of the weights if one was asked for.
     """
 
     history: History
 
 
 class TrainingDivergedError(TrainingError):
-    """The loss is not finite, or the model got far worse than it was at the start."""
+    """A loss or a gradient is not finite, or the model got far worse than at the start.
+
+    It is said before the step is taken.
+    """
 
 
 class BatchesEndedError(TrainingError):

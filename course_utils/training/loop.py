@@ -6,7 +6,7 @@ or a generator against a discriminator, takes one for each.
 
 The learning rate of every optimizer rises for some steps and falls to zero along a
 cosine. Lightning Fabric carries the model, the optimizers and the backward pass, so
-another device or several of them are a matter of the ``Fabric`` that is passed in.
+another device or precision is a matter of the ``Fabric`` that is passed in.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def train(
     batches: Iterable[B],
     steps: int,
     *,
-    lr: float = 1e-2,
-    weight_decay: float = 0.01,
+    lr: float | None = None,
+    weight_decay: float | None = None,
     clip: float | None = None,
     warmup: int = 50,
     ema: float | None = None,
@@ -48,8 +48,9 @@ def train(
     Stop it at any time (Ctrl-C, or Jupyter's stop button): the model keeps what it has
     learnt and the history so far is returned. An error carries the history so far too.
     The model is in train mode in the steps, in eval mode while it is measured and in
-    the end, whatever happens. Measuring has random numbers of its own: it changes
-    nothing in the training.
+    the end, whatever happens. Torch's random numbers start anew in each measurement and
+    go on undisturbed after it, so measuring changes nothing in the training (unless it
+    draws from a generator that the training draws from too).
 
     Args:
         model: trained in place.
@@ -58,11 +59,15 @@ def train(
         batches: gives a batch at each ``next``; a ``DataLoader``, or another collection
             of batches, starts again when it ends. Lists become tuples.
         steps: how many steps to take.
-        lr, weight_decay, clip: AdamW's peak learning rate and weight decay, and the
-            length to which gradients are shortened, for a loss without turns.
-        warmup: steps until the learning rate reaches its peak.
+        lr, weight_decay, clip: AdamW's peak learning rate (0.01 by default) and weight
+            decay (0.01), and the length to which gradients are shortened (they are
+            not), for a loss without turns.
+        warmup: steps until the learning rate reaches its peak, see
+            :func:`~course_utils.training.turns.warmup_cosine`.
         ema: β of an average of the weights over time, θ̄ ← β·θ̄ + (1−β)·θ, which is what
-            is measured, kept, and left in the model in the end.
+            is measured, kept, and left in the model in the end; it begins with the
+            weights after the first step; buffers, such as the
+            statistics of a batch normalization, are those of the last step.
         measure: held-out quantities of the model it is given, one value per sample; the
             first is watched for divergence.
         steps_per_epoch: measure at the start and after each epoch of so many steps.
@@ -72,18 +77,22 @@ def train(
     Raises:
         TypeError, ValueError: settings out of range or at odds with each other; a loss
             that is not one value for each sample.
-        TrainingDivergedError: the loss is not finite, or its tail blew up.
+        TrainingDivergedError: the loss or its gradient is not finite, or the tail of
+            what is measured blew up.
         BatchesEndedError: an iterator with fewer batches than steps.
     """
     if callable(turns):
-        moved = [p for p in model.parameters() if p.requires_grad]
-        _check_rates(lr, weight_decay)
-        turns = [Turn(turns, [adamw(moved, lr, weight_decay)], clip=clip)]
-    elif (lr, weight_decay, clip) != (1e-2, 0.01, None):
+        rates = (
+            1e-2 if lr is None else lr,
+            0.01 if weight_decay is None else weight_decay,
+        )
+        _check_rates(*rates)
+        turns = [Turn(turns, [adamw(_trainable(model), *rates)], clip=clip)]
+    elif (lr, weight_decay, clip) != (None, None, None):
         raise ValueError(
             "lr, weight_decay and clip are for a loss without turns: give them to the"
-            f" turns and their optimizers, got lr={lr!r},"
-            f" weight_decay={weight_decay!r}, clip={clip!r} beside them"
+            f" turns and their optimizers, got lr={lr}, weight_decay={weight_decay} and"
+            f" clip={clip} beside them"
         )
     check_turns(model, turns)
     steps, steps_per_epoch, keep = _check_settings(
@@ -178,6 +187,17 @@ def train_epochs(
     steps = check_count("epochs", epochs) * each
     batches = data.batches(batch)
     return train(model, loss, batches, steps, steps_per_epoch=each, **settings)
+
+
+def _trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a training may move."""
+    found = [p for p in model.parameters() if p.requires_grad]
+    if not found:
+        raise ValueError(
+            f"there is nothing to train: {type(model).__name__} has no parameter that"
+            " requires a gradient"
+        )
+    return found
 
 
 def _check_settings(

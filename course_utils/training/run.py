@@ -79,10 +79,14 @@ class Run:
         for turn in turns:
             mine = [at_work[id(optimizer)] for optimizer in turn.optimizers]
             played = replace(turn, optimizers=mine)
-            everything = len(mine) == len(ready)
-            # several processes exchange the gradients of all the model
-            parallel = self.fabric.world_size > 1 and everything
-            played.moved = None if parallel else moved_parameters(turn)
+            if self.fabric.world_size == 1:
+                played.moved = moved_parameters(turn)
+            elif len(mine) < len(ready):
+                raise ValueError(
+                    "processes exchange the gradients of all the model: expected turns"
+                    " that move all of it, or one process, got"
+                    f" {self.fabric.world_size} processes and a turn that moves a part"
+                )
             self.turns.append(played)
         self.latest: dict[str, float] = {}  # turn → its loss of this step
         self.average = None
@@ -154,7 +158,19 @@ class Run:
         return mean
 
     def check_gradients(self, turn: Turn[Any, Any]) -> None:
-        """Refuse gradients that are not finite; shorten them to the turn's length."""
+        """Refuse gradients that are not finite; shorten them to the turn's length.
+
+        Where half precision scales the gradients, its scaler looks after infinite ones.
+        """
+        if getattr(self.fabric.strategy.precision, "scaler", None) is not None:
+            for optimizer in turn.optimizers if turn.clip is not None else ():
+                self.fabric.clip_gradients(
+                    self.objective,
+                    optimizer,
+                    max_norm=turn.clip,
+                    error_if_nonfinite=False,
+                )
+            return
         gradients = [p.grad for p in moved_parameters(turn) if p.grad is not None]
         length = get_total_norm(
             [g.coalesce().values() if g.is_sparse else g for g in gradients]
@@ -228,7 +244,7 @@ class _Observer:
         """Add the held-out quantities' means to the history; watch the first's tail."""
         self.shown.eval()
         with torch.no_grad(), own_randomness(MEASURE_SEED):
-            quantities = measure(self.shown)
+            quantities = _checked_quantities(measure(self.shown))
         self.shown.train()
         self.history.step.append(step)
         for name, values in quantities.items():
@@ -241,11 +257,30 @@ class _Observer:
             self.model.load_state_dict(self.shown.state_dict())
 
 
+def _checked_quantities(quantities: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What was measured, if it is one value per held-out sample of some quantities."""
+    if not isinstance(quantities, Mapping) or not quantities:
+        raise TypeError(
+            f"measure must return a dict of tensors (N,), got {quantities!r}"
+        )
+    for name, values in quantities.items():
+        if not isinstance(values, Tensor) or values.ndim != 1 or not len(values):
+            got = tuple(values.shape) if isinstance(values, Tensor) else repr(values)
+            raise TypeError(
+                f"measure must return a tensor (N,), N ≥ 1, for {name!r}, got {got}"
+            )
+    return quantities
+
+
 @contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
-    """Torch's random numbers start at ``seed`` inside, go on undisturbed outside."""
+    """Torch's random numbers start at ``seed`` inside, go on undisturbed outside.
+
+    Those of the CPU and of CUDA; on other devices they just go on.
+    """
     with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        torch.cuda.manual_seed_all(seed)
         yield
 
 

@@ -20,7 +20,7 @@ Loss = Callable[[M, B], Tensor]  # (model, batch) → the loss of every sample, 
 
 @dataclass
 class Turn(Generic[M, B]):
-    """A loss, and the optimizers of what it moves; everything else stays as it is.
+    """A loss, and the optimizers of what it moves; no other weight moves.
 
     Attributes:
         loss: the loss of every sample of a batch, shape (B,).
@@ -65,7 +65,10 @@ def adamw(
 
 
 def warmup_cosine(steps: int, warmup: int = 50) -> Callable[[int], float]:
-    """Factor of the learning rate at a step: up to 1, then (1 + cos πu)/2 down to 0."""
+    """Factor of the learning rate at step s of S: min(1, (s+1)/w)·½(1 + cos(πs/S)).
+
+    It rises for w steps and falls to 0; close to 1 in between if w is short beside S.
+    """
     return lambda step: min(1.0, (step + 1) / warmup) * (1 + cos(pi * step / steps)) / 2
 
 
@@ -95,6 +98,12 @@ def check_turns(model: nn.Module, turns: Sequence[Turn[Any, Any]]) -> None:
         for group in optimizer.param_groups
         for parameter in group["params"]
     )
+    for turn in turns:
+        if not moved_parameters(turn):
+            raise ValueError(
+                f"the turn {turn.name!r} must move something: its optimizers hold no"
+                " parameter that requires a gradient"
+            )
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and held[id(parameter)] != 1:
             raise ValueError(

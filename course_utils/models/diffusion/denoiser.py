@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.checks import (
+    check_alike,
     check_count,
     check_option,
     check_positive,
@@ -36,7 +37,9 @@ from course_utils.models.guidance import check_guided, guide
 from course_utils.networks.basic import (
     FourierFeatures,
     MLPBackbone,
+    PlainTime,
     SinusoidalEmbedding,
+    ask,
 )
 from course_utils.networks.conditioning import (
     ClassLabels,
@@ -119,11 +122,12 @@ class Denoiser(nn.Module, ABC):
 
         Raises:
             TypeError, ValueError: t that is not a time in [first, last] for each
-                sample; a condition that is missing, malformed or unexpected.
+                sample; a condition that is missing, malformed or unexpected; a network
+                that does not give the shape of x.
         """
         self.schedule.check_learnt(t, len(x))
         self.condition.check(condition, len(x))
-        return self.at(x, t, condition)
+        return check_alike("the guess", self.at(x, t, condition), x)
 
     def predict(
         self, x: Tensor, t: float | Tensor, condition: Condition = None
@@ -149,10 +153,6 @@ class Denoiser(nn.Module, ABC):
         check_samples(x, shape=self.shape, like=next(self.parameters(), None))
         self.condition.check(condition, len(x))
 
-    def reference(self) -> Tensor:
-        """A tensor whose dtype and device samples should have: a weight, if any."""
-        return next(self.parameters(), torch.empty(()))
-
 
 # --- networks -------------------------------------------------------------------------
 
@@ -174,19 +174,6 @@ class LogSNRFeatures(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         log_snr = (self.schedule.log_snr(t) - self.middle) / self.reach
         return self.waves(log_snr[:, None])
-
-
-class PlainTime(nn.Module):
-    """t/last as it is, (B,) → (B, 1)."""
-
-    out_dim = 1
-
-    def __init__(self, schedule: Schedule) -> None:
-        super().__init__()
-        self.last = schedule.last
-
-    def forward(self, t: Tensor) -> Tensor:
-        return t[:, None] / self.last
 
 
 class NoiseNet(Denoiser):
@@ -226,10 +213,10 @@ class NoiseNet(Denoiser):
         time = self.time(t).to(x.dtype)  # (B, T)
         known = self.condition(condition, len(x))  # (B, E)
         if not self.preconditioned:
-            return self.backbone(x, time, known)
+            return ask(self.backbone, x, time, known)
         alpha, sigma = self.schedule.levels(t, x)  # (B, 1, …)
         m = (alpha**2 * self.data_std**2 + sigma**2).sqrt()
-        left = self.backbone(x / m, time, known)
+        left = ask(self.backbone, x / m, time, known)
         return sigma / m**2 * x + alpha * self.data_std / m * left
 
 
@@ -266,10 +253,13 @@ def mlp_denoiser(
         ValueError: counts below 1 (frequencies and classes: below 0), unknown options.
     """
     seen: SinusoidalEmbedding | LogSNRFeatures | PlainTime
-    if check_option("time", time, TIMES) == "sinusoidal":
-        seen = SinusoidalEmbedding(time_dim)
-    else:
-        seen = (LogSNRFeatures if time == "log-SNR" else PlainTime)(schedule)
+    match check_option("time", time, TIMES):
+        case "sinusoidal":
+            seen = SinusoidalEmbedding(time_dim)
+        case "log-SNR":
+            seen = LogSNRFeatures(schedule)
+        case _:
+            seen = PlainTime(schedule.last)
     known = check_count("classes", classes, least=0)
     condition = ClassLabels(known, max(1, width // 4)) if known else Unconditional()
     backbone = MLPBackbone(
@@ -297,23 +287,27 @@ class GuidedDenoiser(Denoiser):
     Args:
         denoiser: knows a condition.
         strength: w; 0 ignores the condition, 1 is the plain conditional guess.
-        plain: what gives ε̂(x, t), of the same kind and schedule; by default
-            ``denoiser`` without its condition.
+        plain: what gives ε̂(x, t), on the same schedule; by default ``denoiser`` without
+            its condition.
 
     Raises:
-        ValueError: a denoiser that cannot do without its condition, and no other.
+        ValueError: a denoiser that cannot do without its condition, and no other; a
+            ``plain`` one that needs a condition, or of another schedule or shape; a
+            strength that is not finite.
     """
 
     def __init__(
         self, denoiser: Denoiser, strength: float, plain: Denoiser | None = None
     ) -> None:
-        known = denoiser.condition
-        super().__init__(
-            denoiser.schedule,
-            denoiser.shape,
-            check_guided(known) if plain is None else known,
-            denoiser.data_std,
-        )
+        check_guided(denoiser.condition, strength, plain.condition if plain else None)
+        schedule, shape = denoiser.schedule, denoiser.shape
+        if plain and (plain.schedule is not schedule or plain.shape != shape):
+            raise ValueError(
+                "the plain denoiser must have the schedule and the shape of the other,"
+                f" {type(schedule).__name__} and {shape}, got"
+                f" {type(plain.schedule).__name__} and {plain.shape}"
+            )
+        super().__init__(schedule, shape, denoiser.condition, denoiser.data_std)
         self.denoiser, self.strength, self.plain = denoiser, strength, plain
 
     def at(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
@@ -361,9 +355,8 @@ class DiffusionLoss:
     ) -> Tensor:
         """The same for given times and noise."""
         x = jump(model.schedule, x0, t, eps)
-        guess = getattr(model.predict(x, t, condition), self.kind)
-        truth = eps
-        if self.kind != "eps":
-            level = model.schedule.levels(t, x)
-            truth = getattr(convert("x0", x0, x, level), self.kind)
-        return (guess - truth).square().flatten(1).sum(1)
+        guess = model.predict(x, t, condition)
+        alpha, sigma = model.schedule.levels(t, x)
+        truth = Prediction(x0, eps, alpha * eps - sigma * x0)
+        error = getattr(guess, self.kind) - getattr(truth, self.kind)
+        return error.square().flatten(1).sum(1)

@@ -69,8 +69,9 @@ def evidence_lower_bound(
         denoiser: a network, or the truth.
         x0: samples.
         condition: what the denoiser has to know, (B, …).
-        levels: values of λ, one drawn in each of so many equal parts of its range: less
-            noise than as many independent ones. A chain takes all its steps.
+        levels: values of λ, one in each of so many equal parts of its range, at a place
+            drawn for all of them: less noise than as many independent ones. A chain
+            takes all its steps.
         repeats: independent repetitions; their spread gives the standard error.
         start_std: deviation S of the starting noise.
         generator: source of λ and ε.

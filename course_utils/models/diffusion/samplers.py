@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from course_utils.checks import check_count, check_option
-from course_utils.distributions import normal, normal_like
+from course_utils.distributions import normal, normal_like, reference
 from course_utils.models.diffusion.denoiser import Denoiser, Prediction
 from course_utils.models.diffusion.schedules import (
     Schedule,
@@ -82,11 +82,13 @@ def start_deviation(
         raise ValueError(f"start_std must be above 0, got {start_std}")
     if std.ndim == 0:
         return std
-    if condition is None or std.shape != (denoiser.classes,):
+    if not denoiser.classes or std.shape != (denoiser.classes,):
         raise ValueError(
-            f"start_std must be a number or, for a denoiser with classes, of shape "
-            f"({denoiser.classes},), got {tuple(std.shape)}"
+            "start_std must be a number or, for a denoiser with classes, of shape "
+            f"({denoiser.classes or 'C'},), got {tuple(std.shape)}"
         )
+    if condition is None:
+        raise ValueError("a deviation for each class needs class labels, got None")
     each = std.to(condition.device)[condition]
     return each.view(-1, *[1] * len(denoiser.shape))
 
@@ -131,11 +133,25 @@ class Sampler(ABC):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """x_t → x_s for s < t, both (B, *shape)."""
+        return self._guess_and_step(x, t, s, condition, generator)[1]
+
+    def _guess_and_step(
+        self,
+        x: Tensor,
+        t: float,
+        s: float,
+        condition: Condition,
+        generator: torch.Generator | None,
+    ) -> tuple[Prediction, Tensor]:
+        """The guess at x_t, and x_s."""
+        guesses: list[Prediction] = []
 
         def guess(x: Tensor, t: float) -> Prediction:
-            return self.denoiser.predict(x, t, condition)
+            guesses.append(self.denoiser.predict(x, t, condition))
+            return guesses[-1]
 
-        return self.move(guess, x, t, s, lambda: normal_like(x, generator))
+        moved = self.move(guess, x, t, s, lambda: normal_like(x, generator))
+        return guesses[0], moved
 
     def start(
         self,
@@ -146,7 +162,7 @@ class Sampler(ABC):
         """n samples (n, *shape) of the noise at the last time."""
         self.denoiser.condition.check(condition, check_count("n", n))
         shape = (n, *self.denoiser.shape)
-        noise = normal(shape, self.denoiser.reference(), generator)
+        noise = normal(shape, reference(self.denoiser), generator)
         std = start_deviation(self.denoiser, condition, self.start_std)
         return std.to(noise.dtype) * noise
 
@@ -160,7 +176,7 @@ class Sampler(ABC):
         clean: bool = False,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """n samples (n, *shape); a conditional denoiser needs n conditions.
+        """n samples (n, *shape), each with its condition if the denoiser needs one.
 
         Args:
             n: number of samples.
@@ -201,8 +217,9 @@ class Sampler(ABC):
         times = self.schedule.times(steps, self.even_in)
         x, x0 = [start], []
         for t, s in pairwise(times):
-            x0.append(self.denoiser.predict(x[-1], t, condition).x0)
-            x.append(self.step(x[-1], t, s, condition, generator))
+            guess, moved = self._guess_and_step(x[-1], t, s, condition, generator)
+            x0.append(guess.x0)
+            x.append(moved)
         return Trajectory(times, torch.stack(x), torch.stack(x0))
 
 
@@ -225,8 +242,8 @@ class DDPM(Sampler):
 
     Attributes:
         variance: "small", σ̃², the right one if x̂₀ is the truth; or "large", σ²_ts (β_t
-            for neighbours), the right one if the data are N(0, I). No noise is added on
-            the way to σ_s = 0.
+            for neighbours), the right one if the data are N(0, I) and the variance is
+            preserved. No noise is added on the way to σ_s = 0.
     """
 
     _: KW_ONLY

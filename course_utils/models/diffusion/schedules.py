@@ -206,7 +206,7 @@ class ContinuousSchedule(Schedule):
     def bound_terms(
         self, x: Tensor, count: int, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, float]]:
-        """One λ in each of ``count`` equal parts of its range."""
+        """One λ in each of ``count`` equal parts of its range, at one place in all."""
         low, high = self.log_snr_range()
         u = uniform((len(x),), x.new_empty(0).double(), generator)
         for k in range(count):
@@ -387,9 +387,9 @@ class DDPMSchedule(Schedule):
         self.betas = betas.detach().cpu().double()
         self.alphas = 1 - self.betas
         self.alphas_bar = self.alphas.cumprod(0)
-        # α and σ of t = 0 … T, a copy on each device that asked
-        self._alpha = {"cpu": F.pad(self.alphas_bar, (1, 0), value=1.0).sqrt()}
-        self._sigma = {"cpu": F.pad(1 - self.alphas_bar, (1, 0)).sqrt()}
+        # α and σ of t = 0 … T
+        self._alpha = F.pad(self.alphas_bar, (1, 0), value=1.0).sqrt()
+        self._sigma = F.pad(1 - self.alphas_bar, (1, 0)).sqrt()
         super().__init__(1.0, float(len(betas)))
         self.start = 0.0
 
@@ -397,10 +397,10 @@ class DDPMSchedule(Schedule):
         return len(self.betas)
 
     def alpha(self, t: Tensor) -> Tensor:
-        return _look_up(self._alpha, t)
+        return self._alpha.to(t.device)[t.long()].to(t.dtype)
 
     def sigma(self, t: Tensor) -> Tensor:
-        return _look_up(self._sigma, t)
+        return self._sigma.to(t.device)[t.long()].to(t.dtype)
 
     def times(self, steps: int, even_in: str = "t") -> list[float]:
         """steps + 1 whole numbers from T down to 0, as even as they come."""
@@ -433,14 +433,6 @@ class DDPMSchedule(Schedule):
         """All of t = 2 … T, with the weights of :func:`bound_weights`."""
         for t, weight in enumerate(bound_weights(self).tolist(), start=2):
             yield same_time(t, x), weight
-
-
-def _look_up(tables: dict[str, Tensor], t: Tensor) -> Tensor:
-    """The entries of a table at whole numbers ``t``, where t lives and in its dtype."""
-    device = str(t.device)
-    if device not in tables:
-        tables[device] = tables["cpu"].to(t.device)
-    return tables[device][t.long()].to(t.dtype)
 
 
 def bound_weights(schedule: DDPMSchedule) -> Tensor:
@@ -485,8 +477,15 @@ def transition(schedule: Schedule, s: float, t: float) -> tuple[Tensor, Tensor]:
 
     α_ts = α_t/α_s and σ²_ts = σ_t² − α_ts²·σ_s². With VE they are 1 and the difference
     of the variances, with DDPM and s = t − 1 they are √(1−β_t) and β_t.
+
+    Raises:
+        ValueError: times that do not rise or lie outside the schedule.
     """
     before, after = schedule.at(s), schedule.at(t)
+    if not s < t:
+        raise ValueError(
+            f"the noise must grow from s to t, got s = {s:g} and t = {t:g}"
+        )
     ratio = after.alpha / before.alpha
     return ratio, after.sigma**2 - ratio**2 * before.sigma**2
 

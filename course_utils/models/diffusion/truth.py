@@ -31,11 +31,12 @@ from course_utils.models.optimum import (
     at_each_time,
     held_out_samples,
     known_classes,
+    moved_to,
 )
 from course_utils.networks.conditioning import Condition
 from course_utils.quadrature import gauss_legendre
 
-FAR = 1e3  # noise that hides the data: the posterior is then the data's own law
+FAR = 1e3  # noise that hides data of a few units: the posterior is then their own law
 
 
 class OptimalDenoiser(Denoiser):
@@ -78,6 +79,8 @@ class OptimalDenoiser(Denoiser):
 
 def data_deviation(data: PlaneData, given_label: bool = False) -> Tensor:
     """√(mean variance of a coordinate): (), or (C,) for each class.
+
+    For data of a few units: it is what noise of a thousand leaves of them.
 
     Raises:
         ValueError: given_label for data without classes.
@@ -169,7 +172,7 @@ class GapToOptimum(HeldOutSquares):
 
     def guess(self, model: Denoiser) -> Tensor:
         """ε̂ of every held-out sample, (N, 2), in the order of t."""
-        return model.predict(self.x, self.t, self.label).eps
+        return model.predict(*moved_to(model, self.x, self.t, self.label)).eps
 
 
 def smoothed_log_prob(

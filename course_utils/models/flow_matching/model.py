@@ -29,9 +29,15 @@ from course_utils.distributions import (
     normal,
     normal_like,
     normal_log_prob,
+    reference,
     same_time,
 )
-from course_utils.models.flow_matching.path import LinearPath, draw_time, independent
+from course_utils.models.flow_matching.path import (
+    LinearPath,
+    draw_time,
+    independent,
+    optimal_transport,
+)
 from course_utils.models.flow_matching.velocity import Velocity
 from course_utils.networks.conditioning import Condition
 from course_utils.solvers import (
@@ -56,6 +62,7 @@ class FlowMatchingLoss:
         reduction: "sum" over the values of a sample, or "mean".
         coupling: which y₀ goes with which y₁, see :func:`optimal_transport`.
         generator: source of y₀ and t.
+        path: from y₀ to y₁.
     """
 
     power: float = 2.0
@@ -69,9 +76,20 @@ class FlowMatchingLoss:
         check_positive("power", self.power)
 
     def __call__(self, model: FlowMatching, batch: Any) -> Tensor:
-        """The loss of a batch: samples, or samples and their condition."""
+        """The loss of a batch: samples, or samples and their condition.
+
+        Raises:
+            TypeError, ValueError: not a batch of finite samples of the model's shape,
+                dtype and device; a condition that is missing, malformed or unexpected,
+                or that a coupling would tie to the noise.
+        """
         y1, condition = split_batch(batch)
         model.check(y1, condition)
+        if condition is not None and self.coupling is optimal_transport:
+            raise ValueError(
+                "optimal transport gives each class noise of its own, while sampling"
+                " starts all of them from N(0, I): expected no condition beside it"
+            )
         y0 = self.coupling(normal_like(y1, self.generator), y1)
         t = draw_time(y1, self.power, self.generator)
         return self.at(model, y0, y1, t, condition)
@@ -94,7 +112,8 @@ class FlowMatching(nn.Module):
     """dy/dt = v(y, t) between noise at t = 0 and data at t = 1.
 
     Args:
-        velocity: v. If it knows a condition, every call below needs one.
+        velocity: v. If it knows a condition that is not optional, every call below
+            needs one.
         shape: of one sample.
     """
 
@@ -154,7 +173,7 @@ class FlowMatching(nn.Module):
         solver: Solver | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """n samples (n, *shape); a conditional model needs n conditions.
+        """n samples (n, *shape), each with its condition if the model needs one.
 
         Raises:
             TypeError, ValueError: n < 1 or steps < 1; a condition that is missing,
@@ -167,9 +186,7 @@ class FlowMatching(nn.Module):
 
     def base_sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n samples (n, *shape) of the noise N(0, I), like the model's weights."""
-        weight = self._weight()
-        like = torch.empty(()) if weight is None else weight
-        return normal((check_count("n", n), *self.shape), like, generator)
+        return normal((check_count("n", n), *self.shape), reference(self), generator)
 
     @torch.no_grad()
     def log_prob(
@@ -206,11 +223,8 @@ class FlowMatching(nn.Module):
 
     def check(self, y: Tensor, condition: Condition) -> None:
         """Refuse what is no batch of samples for this model, or a wrong condition."""
-        check_samples(y, shape=self.shape, like=self._weight())
+        check_samples(y, shape=self.shape, like=next(self.parameters(), None))
         self.velocity.condition.check(condition, len(y))
-
-    def _weight(self) -> Tensor | None:
-        return next(self.parameters(), None)
 
 
 def train_flow_matching(

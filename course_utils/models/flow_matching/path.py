@@ -12,7 +12,7 @@ import ot
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_positive, check_times
+from course_utils.checks import check_alike, check_positive, check_times
 from course_utils.distributions import uniform, widen
 
 
@@ -31,8 +31,9 @@ class LinearPath:
                 "y0 must have the shape of y1,"
                 f" {tuple(y1.shape)}, got {tuple(y0.shape)}"
             )
-        t = widen(check_times(t, batch=len(y1), first=0.0, last=1.0), y1)
-        return t * y1 + (1 - t) * y0
+        check_times(t, batch=len(y1), first=0.0, last=1.0)
+        check_alike("y0", y0, y1)
+        return widen(t, y1) * y1 + widen(1 - t, y1) * y0
 
     def velocity(self, y0: Tensor, y1: Tensor) -> Tensor:
         """dy_t/dt (B, …)."""
@@ -58,7 +59,10 @@ def independent(y0: Tensor, y1: Tensor) -> Tensor:
 
 
 def optimal_transport(y0: Tensor, y1: Tensor) -> Tensor:
-    """y₀ in the order that minimises Σ‖y₁ − y₀‖² over the batch (Tong et al. 2024)."""
+    """y₀ in the order that minimises Σ‖y₁ − y₀‖² over the batch (Tong et al. 2024).
+
+    Pairs are made without regard to a condition.
+    """
     rows = [y.detach().flatten(1).cpu().double() for y in (y1, y0)]
     cost = ot.dist(*rows)  # (B, B), squared distances
     weight = cost.new_full((len(y1),), 1 / len(y1))

@@ -24,13 +24,14 @@ from course_utils.models.optimum import (
     at_each_time,
     held_out_samples,
     known_classes,
+    moved_to,
 )
 from course_utils.networks.conditioning import Condition
 from course_utils.quadrature import gauss_legendre
 
 
 class OptimalVelocity(Velocity):
-    """v*(y, t), the field of least loss, exactly.
+    """v*(y, t), the field of least loss: exact from t = 0.001 on.
 
     Args:
         data: what y₁ is drawn from.
@@ -97,7 +98,7 @@ class GapToOptimum(HeldOutSquares):
 
     def guess(self, model: FlowMatching) -> Tensor:
         """v of every held-out sample, (N, 2), in the order of t."""
-        return model.velocity(self.y, self.t, self.label)
+        return model.velocity(*moved_to(model, self.y, self.t, self.label))
 
 
 def velocity_gap(
@@ -107,7 +108,9 @@ def velocity_gap(
     label: int | None = None,
     nodes: int = 300,
 ) -> float:
-    """E‖v(y_t, t) − v*(y_t, t)‖² at one t, by quadrature on a square grid of y_t.
+    """E‖v(y_t, t) − v*(y_t, t)‖² at one t, by quadrature on a grid over [−5, 5]².
+
+    For data that are z-scored: what lies beyond the grid is not seen.
 
     Args:
         model: its field v.
@@ -147,7 +150,7 @@ def mean_loss_floor(
 ) -> float:
     """The floor averaged over t as :func:`draw_time` draws it, by Gauss and Legendre.
 
-    For N(0, I) and uniform t it is ∫₀¹ 2/(t² + (1−t)²) dt = π.
+    For N(0, I) and uniform t, power = 1, it is ∫₀¹ 2/(t² + (1−t)²) dt = π.
     """
     u, weight = gauss_legendre(0.0, 1.0, nodes)
     times = np.asarray(u) ** (1 / check_positive("power", power))

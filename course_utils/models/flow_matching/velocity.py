@@ -16,10 +16,10 @@ from math import log
 import torch
 from torch import Tensor, nn
 
-from course_utils.checks import check_count, check_times
+from course_utils.checks import check_alike, check_count, check_times
 from course_utils.distributions import widen
 from course_utils.models.guidance import check_guided, guide
-from course_utils.networks.basic import FourierFeatures, MLPBackbone
+from course_utils.networks.basic import FourierFeatures, MLPBackbone, PlainTime, ask
 from course_utils.networks.conditioning import (
     ClassLabels,
     Condition,
@@ -53,11 +53,12 @@ class Velocity(nn.Module, ABC):
 
         Raises:
             TypeError, ValueError: t that is not a time in [0, 1] for each sample; a
-                condition that is missing, malformed or unexpected.
+                condition that is missing, malformed or unexpected; a network that does
+                not give the shape of y.
         """
         check_times(t, batch=len(y), first=0.0, last=1.0)
         self.condition.check(condition, len(y))
-        return self.at(y, t, condition)
+        return check_alike("the velocity", self.at(y, t, condition), y)
 
 
 class VelocityNet(Velocity):
@@ -72,6 +73,8 @@ class VelocityNet(Velocity):
         backbone: net.
         condition: what it knows beside y and t; nothing by default.
         preconditioned: False for the plain network of (y, t), for comparison.
+        time: what the network sees of t, (B,) → (B, T); by default
+            :class:`TimeFeatures`, or t as it is for the plain network.
     """
 
     def __init__(
@@ -79,19 +82,20 @@ class VelocityNet(Velocity):
         backbone: nn.Module,
         condition: Conditioning | None = None,
         preconditioned: bool = True,
+        time: nn.Module | None = None,
     ) -> None:
         super().__init__(condition)
         self.backbone, self.preconditioned = backbone, preconditioned
-        self.time = TimeFeatures() if preconditioned else PlainTime()
+        self.time = time or (TimeFeatures() if preconditioned else PlainTime())
 
     def at(self, y: Tensor, t: Tensor, condition: Condition) -> Tensor:
         time = self.time(t).to(y.dtype)  # (B, T)
         known = self.condition(condition, len(y))  # (B, E)
         if not self.preconditioned:
-            return self.backbone(y, time, known)
-        t = widen(t, y)  # (B, 1, …)
+            return ask(self.backbone, y, time, known)
         c = (t**2 + (1 - t) ** 2).sqrt()
-        return (2 * t - 1) / c**2 * y + self.backbone(y / c, time, known) / c
+        linear, c = widen((2 * t - 1) / c**2, y), widen(c, y)  # (B, 1, …)
+        return linear * y + ask(self.backbone, y / c, time, known) / c
 
 
 class TimeFeatures(nn.Module):
@@ -107,15 +111,6 @@ class TimeFeatures(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         nearness = (1 - t + self.NEAREST).log() / -log(self.NEAREST)
         return self.waves(torch.stack([t, nearness], dim=1))
-
-
-class PlainTime(nn.Module):
-    """t as it is: (B,) → (B, 1)."""
-
-    out_dim = 1
-
-    def forward(self, t: Tensor) -> Tensor:
-        return t[:, None]
 
 
 def mlp_velocity(
@@ -158,14 +153,15 @@ class GuidedVelocity(Velocity):
         plain: what gives v(y, t); by default ``velocity`` without its condition.
 
     Raises:
-        ValueError: a velocity that cannot do without its condition, and no other.
+        ValueError: a velocity that cannot do without its condition, and no other; a
+            ``plain`` one that needs a condition; a strength that is not finite.
     """
 
     def __init__(
         self, velocity: Velocity, strength: float, plain: Velocity | None = None
     ) -> None:
-        known = velocity.condition
-        super().__init__(check_guided(known) if plain is None else known)
+        check_guided(velocity.condition, strength, plain.condition if plain else None)
+        super().__init__(velocity.condition)
         self.velocity, self.strength, self.plain = velocity, strength, plain
 
     def at(self, y: Tensor, t: Tensor, condition: Condition) -> Tensor:

@@ -221,7 +221,8 @@ def train_latents(
     x = data.train.image[:watched]
 
     def measure(model: LatentVAE) -> dict[str, Tensor]:
-        seen: Bound = model(x, torch.arange(len(x)))
+        here = model.decoder.sigma.device
+        seen: Bound = model(x.to(here), torch.arange(len(x), device=here))
         return {
             "training": -seen.elbo,
             "reconstruction": -seen.reconstruction,

@@ -16,17 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from math import pi, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from course_utils.checks import (
+    check_alike,
     check_count,
     check_images,
     check_positive,
     check_samples,
     check_shape,
+    split_batch,
 )
 from course_utils.data.images import ImageSplits
 from course_utils.distributions import DiagonalNormal, normal
@@ -73,6 +75,7 @@ class GaussianDecoder(nn.Module):
         """
         mean = self(z)
         check_images(x, shape=mean.shape[1:], like=self.sigma)
+        check_alike("images", x, mean)
         square = (x - mean).flatten(1).square() / self.sigma**2  # (B, P)
         return -(square + (2 * pi * self.sigma**2).log()).sum(1) / 2
 
@@ -101,6 +104,7 @@ def lower_bound(
     generator: torch.Generator | None = None,
 ) -> Bound:
     """The ELBO of images x (B, …) under posteriors q (B, D), with one sample of z."""
+    check_alike("log_var", q.log_var, q.mean)
     return Bound(decoder.log_likelihood(x, q.sample(generator)), q.kl_to_prior())
 
 
@@ -129,8 +133,13 @@ class VAE(nn.Module):
             ValueError: images of another shape, NaN or infinite pixels.
         """
         check_images(x, shape=self.shape, like=self.decoder.sigma)
-        mean, log_var = self.encoder(x).chunk(2, dim=1)  # (B, D), (B, D)
-        return DiagonalNormal(mean, log_var)
+        found = self.encoder(x)  # (B, 2D)
+        check_alike("what the encoder gives", found, found.new_empty(self._coded(x)))
+        return DiagonalNormal(*found.chunk(2, dim=1))
+
+    def _coded(self, x: Tensor) -> tuple[int, int]:
+        """The shape of μ and log σ² side by side."""
+        return len(x), 2 * self.decoder.latent
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Bound:
         """The ELBO of images x, in two parts (B,)."""
@@ -148,9 +157,9 @@ class VAE(nn.Module):
         return self.decoder(normal(shape, self.decoder.sigma, generator))
 
 
-def negative_elbo(vae: VAE, batch: tuple[Tensor, ...]) -> Tensor:
-    """−ELBO of each image of a batch whose first part is the images, (B,), in nats."""
-    return -vae(batch[0]).elbo
+def negative_elbo(vae: VAE, batch: Any) -> Tensor:
+    """−ELBO of each image of a batch, (B,), in nats; its labels are left out."""
+    return -vae(split_batch(batch)[0]).elbo
 
 
 def conv_vae(
@@ -191,8 +200,9 @@ def train_vae(
     """
 
     def measure(vae: VAE) -> dict[str, Tensor]:
-        held_out: Bound = vae(data.validation.image[:watched])
-        seen: Bound = vae(data.train.image[:watched])
+        here = vae.decoder.sigma.device
+        held_out: Bound = vae(data.validation.image[:watched].to(here))
+        seen: Bound = vae(data.train.image[:watched].to(here))
         return {
             "validation": -held_out.elbo,
             "training": -seen.elbo,
