@@ -25,7 +25,7 @@ from course_utils.data.images import Images, ImageSplits
 from course_utils.distributions import DiagonalNormal, normal_log_prob
 from course_utils.models.vae import (
     VAE,
-    Bound,
+    ElboParts,
     GaussianDecoder,
     LatentTable,
     LatentVAE,
@@ -565,7 +565,7 @@ def test_the_loss_of_a_latent_vae_is_the_negative_elbo() -> None:
     expected = lower_bound(
         model.decoder, model.table(index), images.image[index], seeded(0)
     )
-    assert isinstance(bound, Bound)
+    assert isinstance(bound, ElboParts)
     assert torch.equal(bound.elbo, expected.elbo)
     torch.manual_seed(0)
     loss = negative_row_elbo(model, (images.image[index], images.label[index], index))

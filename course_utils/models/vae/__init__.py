@@ -31,7 +31,7 @@ from course_utils.models.vae.likelihood import (
 from course_utils.models.vae.linear import LinearVAE
 from course_utils.models.vae.model import (
     VAE,
-    Bound,
+    ElboParts,
     GaussianDecoder,
     conv_vae,
     implied_sigma,
@@ -43,7 +43,7 @@ from course_utils.models.vae.model import (
 __all__ = [
     "VAE",
     "Aggregate",
-    "Bound",
+    "ElboParts",
     "GaussianDecoder",
     "LatentTable",
     "LatentVAE",

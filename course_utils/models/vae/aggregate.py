@@ -3,7 +3,8 @@
     q(z) = (1/N)·Σ_i q_i(z)
 
 Training decodes latents from q(z), sampling decodes latents from the prior p(z). The
-mean KL of the ELBO has one part for each of two things, Hoffman and Johnson 2016:
+mean KL of the ELBO has one part for each of two things (Hoffman and Johnson 2016,
+"ELBO surgery"):
 
     (1/N)·Σ_i KL(q_i ‖ p) = KL(q(z) ‖ p) + I(i; z),    0 ≤ I(i; z) ≤ log N
 

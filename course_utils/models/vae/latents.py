@@ -24,7 +24,7 @@ from course_utils.checks import check_count, check_positive
 from course_utils.data.images import ImageSplits
 from course_utils.distributions import DiagonalNormal
 from course_utils.models.vae.linear import LinearVAE, principal_components
-from course_utils.models.vae.model import Bound, GaussianDecoder, lower_bound
+from course_utils.models.vae.model import ElboParts, GaussianDecoder, lower_bound
 from course_utils.networks.images import conv_decoder
 from course_utils.training.history import History
 from course_utils.training.loop import train, train_epochs
@@ -90,7 +90,7 @@ class LatentVAE(nn.Module):
 
     def forward(
         self, x: Tensor, index: Tensor, generator: torch.Generator | None = None
-    ) -> Bound:
+    ) -> ElboParts:
         """The ELBO of images x (B, …), which are numbers ``index`` (B,), in parts."""
         return lower_bound(self.decoder, self.table(index), x, generator)
 
@@ -222,7 +222,7 @@ def train_latents(
 
     def measure(model: LatentVAE) -> dict[str, Tensor]:
         here = model.decoder.sigma.device
-        seen: Bound = model(x.to(here), torch.arange(len(x), device=here))
+        seen: ElboParts = model(x.to(here), torch.arange(len(x), device=here))
         return {
             "training": -seen.elbo,
             "reconstruction": -seen.reconstruction,

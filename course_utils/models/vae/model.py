@@ -80,8 +80,8 @@ class GaussianDecoder(nn.Module):
         return -(square + (2 * pi * self.sigma**2).log()).sum(1) / 2
 
 
-class Bound(NamedTuple):
-    """The ELBO's two parts, one value an image (B,), in nats.
+class ElboParts(NamedTuple):
+    """The two parts of an estimate of the ELBO, one value an image (B,), in nats.
 
     Attributes:
         reconstruction: log p(x|z) at one z ~ q: an unbiased estimate of its mean.
@@ -93,7 +93,7 @@ class Bound(NamedTuple):
 
     @property
     def elbo(self) -> Tensor:
-        """E_q[log p(x|z)] − KL(q ‖ p), (B,)."""
+        """log p(x|z) − KL(q ‖ p), (B,): an unbiased estimate of the ELBO."""
         return self.reconstruction - self.kl
 
 
@@ -102,10 +102,10 @@ def lower_bound(
     q: DiagonalNormal,
     x: Tensor,
     generator: torch.Generator | None = None,
-) -> Bound:
+) -> ElboParts:
     """The ELBO of images x (B, …) under posteriors q (B, D), with one sample of z."""
     check_alike("log_var", q.log_var, q.mean)
-    return Bound(decoder.log_likelihood(x, q.sample(generator)), q.kl_to_prior())
+    return ElboParts(decoder.log_likelihood(x, q.sample(generator)), q.kl_to_prior())
 
 
 class VAE(nn.Module):
@@ -141,7 +141,7 @@ class VAE(nn.Module):
         """The shape of μ and log σ² side by side."""
         return len(x), 2 * self.decoder.latent
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Bound:
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> ElboParts:
         """The ELBO of images x, in two parts (B,)."""
         return lower_bound(self.decoder, self.posterior(x), x, generator)
 
@@ -201,8 +201,8 @@ def train_vae(
 
     def measure(vae: VAE) -> dict[str, Tensor]:
         here = vae.decoder.sigma.device
-        held_out: Bound = vae(data.validation.image[:watched].to(here))
-        seen: Bound = vae(data.train.image[:watched].to(here))
+        held_out: ElboParts = vae(data.validation.image[:watched].to(here))
+        seen: ElboParts = vae(data.train.image[:watched].to(here))
         return {
             "validation": -held_out.elbo,
             "training": -seen.elbo,
