@@ -432,3 +432,33 @@ def test_times_keep_their_precision_beside_half_precision() -> None:
         half = DiffusionLoss("v").at(denoiser, x0, small, eps).float()
         full = DiffusionLoss("v").at(denoiser.float(), x0.float(), small, eps.float())
     assert torch.allclose(half, full, atol=0.15)
+
+
+# --- each room keeps to itself --------------------------------------------------------
+
+MAY_NOT = {  # the map of CONTRIBUTING.md
+    "networks": ("data", "models", "training"),
+    "data": ("models", "networks", "training", "artifacts", "recipes"),
+    "training": ("data", "models", "networks", "artifacts", "recipes"),
+    "models": (
+        "artifacts",
+        "data.download",
+        "data.mnist",
+        "data.registries",
+        "live",
+        "plotting",
+        "recipes",
+    ),
+    "live": ("artifacts", "recipes", "training"),
+}
+
+
+@pytest.mark.parametrize("room", MAY_NOT)
+def test_a_room_imports_only_what_it_may(room: str) -> None:
+    inside = {k: v for k, v in MODULES.items() if k.startswith(f"course_utils.{room}.")}
+    assert inside
+    for name, path in inside.items():
+        for other in MAY_NOT[room]:
+            whole = f"course_utils.{other}"
+            found = {m for m in imported(path) if f"{m}.".startswith(f"{whole}.")}
+            assert not found, f"{name} imports {sorted(found)}"

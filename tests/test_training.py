@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -40,6 +41,7 @@ from course_utils.training import (
     History,
     TrainingDivergedError,
     TrainingError,
+    Turn,
     train,
     train_epochs,
     train_fresh,
@@ -876,3 +878,20 @@ def test_an_interrupt_leaves_the_average_in_the_model() -> None:
 def test_bad_averages(ema: float) -> None:
     with pytest.raises(ValueError, match=r"ema must lie in \[0, 1\), got"):
         train(Mean(), squared_distance, batches(), 5, ema=ema)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
+def test_gradients_that_a_scaler_scales_are_no_divergence() -> None:
+    """Half precision begins with a scale at which they overflow, and lowers it."""
+    scaler = torch.amp.GradScaler("cpu")
+    precision = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    model, begin = Mean(), torch.zeros(2)
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+    steep: Turn[Mean, Tensor] = Turn(
+        lambda m, x: 1e3 * squared_distance(m, x), [sgd], clip=0.001
+    )
+    engine = Fabric(accelerator="cpu", devices=1, plugins=[precision])
+    train(model, [steep], batches(), 20, warmup=1, fabric=engine)
+    assert model.value.isfinite().all()
+    way = float((model.value.detach() - begin).norm())
+    assert 0.0005 < way < 0.02  # of 20 steps, each at most 0.001 long
