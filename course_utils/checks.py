@@ -29,6 +29,7 @@ def check_samples(
     shape: Sequence[int],
     like: Tensor | None = None,
     name: str = "samples",
+    finite: bool = True,
 ) -> Tensor:
     """Return ``x`` if it is a batch of finite samples of one shape.
 
@@ -39,6 +40,7 @@ def check_samples(
             have; None allows any floating dtype and any device. In mixed precision
             torch sees to the dtypes.
         name: what the samples are called in the message.
+        finite: whether NaN and infinity are looked for.
 
     Raises:
         TypeError: not a tensor of floating dtype, or not of the model's dtype.
@@ -64,7 +66,7 @@ def check_samples(
         raise ValueError(
             f"{name} must be on {like.device} like the model, got {x.device}"
         )
-    return check_finite(name, x)
+    return check_finite(name, x) if finite else x
 
 
 def _autocast(x: Tensor) -> bool:
@@ -199,8 +201,11 @@ def split_batch(batch: Any) -> tuple[Tensor, Any]:
         return batch, None
     if isinstance(batch, tuple | list) and batch:
         return batch[0], (batch[1] if len(batch) > 1 else None)
-    got = f"an empty {type(batch).__name__}" if batch in ((), []) else batch
-    raise TypeError(f"a batch must be samples, or (samples, condition), got {got!r}")
+    empty = "an empty " if isinstance(batch, tuple | list) else ""
+    raise TypeError(
+        "a batch must be samples, or (samples, condition), got"
+        f" {empty}{type(batch).__name__}"
+    )
 
 
 # --- settings -------------------------------------------------------------------------

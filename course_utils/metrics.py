@@ -9,7 +9,7 @@ import ot
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_count, check_points
+from course_utils.checks import check_alike, check_count, check_points
 from course_utils.data.plane import PlaneData
 
 
@@ -57,7 +57,11 @@ def kl_to_truth(
     """
     x = data.sample(check_count("n", n, least=2), generator)
     ratio = torch.cat(
-        [data.log_prob(part) - log_prob(part) for part in x.split(10_000)]
+        [
+            true - check_alike("what log_prob gives", log_prob(part), true)
+            for part in x.split(10_000)
+            for true in [data.log_prob(part)]
+        ]
     )
     return Estimate.of(ratio)
 

@@ -35,9 +35,10 @@ class Place(NamedTuple):
             inside: HTML that stands there until the panel runs.
             failed: what is shown if it cannot be loaded.
         """
+        module, state = escape(self.module), escape(self.state)
         message = f' data-failed="{escape(failed)}"' if failed else ""
         return (
-            f'<div class="live" data-live="{self.module}" data-state="{self.state}"'
+            f'<div class="live" data-live="{module}" data-state="{state}"'
             f"{message}>{inside}</div>"
         )
 

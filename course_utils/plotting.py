@@ -65,7 +65,8 @@ def use_style() -> None:
 
 def to_numpy(x: Tensor) -> np.ndarray:
     """A tensor as a numpy array."""
-    return x.detach().cpu().numpy()
+    x = x.detach().cpu()
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
 
 
 def panels(
@@ -73,7 +74,7 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure of ``count`` small maps, ``columns`` in a row, without ticks."""
     check_count("count", count)
-    rows = -(-count // columns)
+    rows = -(-count // check_count("columns", columns))
     height = WIDTH / columns * ratio * rows + 0.25 * rows
     figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False)
     axes = list(grid.flat)

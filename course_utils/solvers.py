@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_count
+from course_utils.checks import check_alike, check_count
 
 Field = Callable[[Tensor, float], Tensor]  # f(y, t), the shape of y
 
@@ -115,7 +115,15 @@ def value_and_divergence(
     """f(y) (B, …) and div f = Σ_i ∂f_i/∂y_i (B,), exact: a backward pass each.
 
     The sum runs over all D values of a sample; each costs a backward pass.
+
+    Raises:
+        RuntimeError: inside ``torch.inference_mode``, where there are no gradients.
     """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "a divergence needs gradients, which torch.inference_mode rules out: use"
+            " torch.no_grad instead"
+        )
     with torch.enable_grad():
         flat = y.detach().flatten(1).requires_grad_()  # (B, D)
         value = f(flat.view_as(y))
@@ -163,7 +171,7 @@ def _walk(
 ) -> Iterator[Tensor]:
     yield y
     for t, t_next in pairwise(times):
-        y = solver.step(f, y, t, t_next - t)
+        y = check_alike("a step of the solver", solver.step(f, y, t, t_next - t), y)
         yield y
 
 

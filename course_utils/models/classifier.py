@@ -136,7 +136,9 @@ def augment(
 def plain_cross_entropy(model: Classifier, batch: tuple[Tensor, ...]) -> Tensor:
     """−log p(c|x) of a batch (images, labels, …), in nats: (B,)."""
     x, label = batch[:2]
-    return cross_entropy(model(x), label, reduction="none")
+    logits = model(x)
+    check_labels(label, classes=logits.shape[1], batch=len(x))
+    return cross_entropy(logits, label, reduction="none")
 
 
 def augmented_cross_entropy(model: Classifier, batch: tuple[Tensor, ...]) -> Tensor:
@@ -149,6 +151,7 @@ def augmented_cross_entropy(model: Classifier, batch: tuple[Tensor, ...]) -> Ten
 def held_out(model: Classifier, images: Images) -> dict[str, Tensor]:
     """Loss in nats and accuracy of each image, (N,): images as they are."""
     log_p = model.log_prob(images.image.to(model.head.weight.device)).cpu()
+    check_labels(images.label, classes=log_p.shape[1], batch=len(log_p))
     loss = -log_p.gather(1, images.label[:, None])[:, 0]
     return {
         "loss": loss,

@@ -47,10 +47,13 @@ class HeldOutSquares(ABC):
         }
 
 
-def moved_to(model: nn.Module, *parts: Tensor | None) -> list[Any]:
-    """Held-out samples, times and labels, on the device of a model."""
-    here = reference(model).device
-    return [None if part is None else part.to(here) for part in parts]
+def moved_to(
+    model: nn.Module, x: Tensor, t: Tensor, label: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Held-out samples, times and labels where a model is; samples in its dtype."""
+    like = reference(model)
+    known = None if label is None else label.to(like.device)
+    return x.to(like), t.to(like.device), known
 
 
 def held_out_samples(

@@ -38,7 +38,7 @@ def conv_encoder(
         ValueError: counts below 1, or another kind of shape.
     """
     channels, *quarter = _quarter(shape)
-    w = check_count("width", width)
+    w, hidden = check_count("width", width), check_count("hidden", hidden)
     layers = nn.Sequential(
         nn.Conv2d(channels, w, 4, stride=2, padding=1),  # (B, w, H/2, W/2)
         nn.SiLU(),
@@ -60,7 +60,7 @@ def conv_decoder(
 ) -> nn.Module:
     """The encoder's mirror image: (B, latent) to (B, C, H, W), see there."""
     channels, *quarter = _quarter(shape)
-    w = check_count("width", width)
+    w, hidden = check_count("width", width), check_count("hidden", hidden)
     layers = nn.Sequential(
         nn.Linear(check_count("latent", latent), hidden),
         nn.SiLU(),

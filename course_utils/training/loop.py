@@ -99,7 +99,7 @@ def train(
         steps, steps_per_epoch, warmup, keep, ema
     )
     run = Run(model, turns, steps, warmup, ema, measure, steps_per_epoch, keep, fabric)
-    with run.recorded() as history:
+    with torch.enable_grad(), run.recorded() as history:
         take_steps(run, batches)
     return history
 
@@ -154,14 +154,16 @@ def train_fresh(
     """:func:`train` on fresh samples of ``data``, with labels if the model has classes.
 
     Args:
-        model: trained in place; ``model.classes`` is the number of its classes.
+        model: trained in place; ``model.classes`` is the number of its classes, if any.
         data: where batches come from.
         loss: the loss of every sample, of the model and a batch.
         steps, batch, lr: number of steps, samples in each, peak learning rate.
         generator: source of the samples.
         settings: what else ``train`` takes.
     """
-    batches = data.batches(batch, generator, labelled=bool(model.classes))
+    batches = data.batches(
+        batch, generator, labelled=bool(getattr(model, "classes", 0))
+    )
     return train(model, loss, batches, steps, lr=lr, **settings)
 
 

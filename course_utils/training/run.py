@@ -13,6 +13,7 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -72,6 +73,9 @@ class Run:
         self.history = History(losses={turn.name: [] for turn in turns})
         optimizers = all_optimizers(turns)
         factor = warmup_cosine(steps, warmup)
+        self.peaks = [(g, g["lr"]) for part in optimizers for g in part.param_groups]
+        for group, peak in self.peaks:  # what an earlier training left does not count
+            group["initial_lr"] = peak
         self.schedules = [LambdaLR(optimizer, factor) for optimizer in optimizers]
         self.objective, *ready = self.fabric.setup(_Objective(model), *optimizers)
         at_work = {id(old): new for old, new in zip(optimizers, ready, strict=True)}
@@ -111,6 +115,8 @@ class Run:
         finally:
             self.look.finish()
             self.objective.eval()
+            for group, peak in self.peaks:
+                group["lr"] = peak
             self.history.seconds = time.process_time() - start
 
     def each_step(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -123,9 +129,14 @@ class Run:
                 batch = next(source)
             except StopIteration:
                 raise BatchesEndedError(
-                    f"batches ended after {self.step} of {self.steps} steps: expected"
-                    " an iterator without end, or a collection such as a DataLoader,"
-                    " which starts again"
+                    f"batches ended after {self.step} of {self.steps} steps: "
+                    + (
+                        "expected an iterator without end, or a collection such as a"
+                        " DataLoader, which starts again"
+                        if isinstance(batches, Iterator)
+                        else "there is none in the collection (a DataLoader with"
+                        " drop_last gives none of fewer samples than a batch holds)"
+                    )
                 ) from None
             yield self.fabric.to_device(tuple(batch) if type(batch) is list else batch)
             for name, value in self.latest.items():
@@ -146,6 +157,11 @@ class Run:
             raise ValueError(
                 f"the loss must have shape ({'B' if size is None else size},), a value"
                 f" for each sample, got {tuple(loss.shape)}"
+            )
+        if not loss.requires_grad:
+            raise ValueError(
+                "the loss must depend on a weight that its turn moves, got one without"
+                " a gradient (detached, or made under torch.no_grad)"
             )
         mean = loss.mean()
         value = mean.item()
@@ -248,7 +264,8 @@ class _Observer:
         self.shown.train()
         self.history.step.append(step)
         for name, values in quantities.items():
-            self.history.measured.setdefault(name, []).append(float(values.mean()))
+            mean = float(values.double().mean())
+            self.history.measured.setdefault(name, []).append(mean)
         self.watch.check(*next(iter(quantities.items())), step, last)
 
     def finish(self) -> None:
@@ -286,7 +303,7 @@ def own_randomness(seed: int) -> Iterator[None]:
 
 def _endless(batches: Iterable[Any]) -> Iterator[Any]:
     """An iterator as it is; a collection starts again when it ends."""
-    if isinstance(batches, Tensor | tuple | Mapping) or not isinstance(
+    if isinstance(batches, Tensor | np.ndarray | tuple | Mapping) or not isinstance(
         batches, Iterable
     ):
         raise TypeError(

@@ -121,10 +121,13 @@ class Denoiser(nn.Module, ABC):
         """The guess (B, *shape) for x_t (B, *shape), t (B,) and condition (B, …).
 
         Raises:
-            TypeError, ValueError: t that is not a time in [first, last] for each
-                sample; a condition that is missing, malformed or unexpected; a network
-                that does not give the shape of x.
+            TypeError, ValueError: samples of another shape, dtype or device; t that is
+                not a time in [first, last] for each sample; a condition that is
+                missing, malformed or unexpected; a network that does not give the
+                shape of x.
         """
+        weight = next(self.parameters(), None)
+        check_samples(x, shape=self.shape, like=weight, finite=False)
         self.schedule.check_learnt(t, len(x))
         self.condition.check(condition, len(x))
         return check_alike("the guess", self.at(x, t, condition), x)
@@ -301,11 +304,16 @@ class GuidedDenoiser(Denoiser):
     ) -> None:
         check_guided(denoiser.condition, strength, plain.condition if plain else None)
         schedule, shape = denoiser.schedule, denoiser.shape
-        if plain and (plain.schedule is not schedule or plain.shape != shape):
+        if plain and plain.shape != shape:
             raise ValueError(
-                "the plain denoiser must have the schedule and the shape of the other,"
-                f" {type(schedule).__name__} and {shape}, got"
-                f" {type(plain.schedule).__name__} and {plain.shape}"
+                f"the plain denoiser must have shape {shape} like the other,"
+                f" got {plain.shape}"
+            )
+        if plain and not schedule.same_as(plain.schedule):
+            raise ValueError(
+                "the plain denoiser must have the schedule of the other,"
+                f" {type(schedule).__name__}, with the same settings, got"
+                f" {type(plain.schedule).__name__}"
             )
         super().__init__(schedule, shape, denoiser.condition, denoiser.data_std)
         self.denoiser, self.strength, self.plain = denoiser, strength, plain

@@ -19,7 +19,7 @@ DDPM (arXiv:2006.11239).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import exp, log, pi
 from typing import NamedTuple
@@ -80,6 +80,12 @@ class Schedule(ABC):
         if not first <= last:
             raise ValueError(f"last must not be before first, got {last} and {first}")
         self.first, self.last, self.start = first, last, first
+        low, high = self.log_snr_range()
+        if low > high:
+            raise ValueError(
+                "noise must grow with t: expected log α²/σ² to fall from first to last,"
+                f" got {high:.3g} at t = {first:g} and {low:.3g} at t = {last:g}"
+            )
         for t in (first, last):
             alpha, sigma = map(float, self.at(t))
             if not (alpha > LEAST * sigma and sigma > LEAST * alpha):
@@ -127,6 +133,15 @@ class Schedule(ABC):
     ) -> Iterator[tuple[Tensor, float]]:
         """Times (B,) and weights of ‖ε − ε̂‖² in the evidence bound of ``x`` (B, …)."""
 
+    def same_as(self, other: Schedule) -> bool:
+        """Whether another schedule has the same levels at the same times."""
+        if type(self) is not type(other) or self.first != other.first:
+            return False
+        t = self.spread_times(9).double()
+        return self.last == other.last and bool(
+            torch.equal(self.log_snr(t), other.log_snr(t))
+        )
+
     def check(self, t: Tensor, batch: int) -> Tensor:
         """Return ``t`` if it is a time of the forward process for each sample.
 
@@ -159,7 +174,8 @@ class Schedule(ABC):
         Raises:
             ValueError: a time outside the schedule.
         """
-        moment = self.check(torch.tensor([t], dtype=torch.float64), 1)[0]
+        time = torch.tensor([t], dtype=torch.float64, device="cpu")
+        moment = self.check(time, 1)[0]
         return Level(self.alpha(moment), self.sigma(moment))
 
     def log_snr(self, t: Tensor) -> Tensor:
@@ -168,7 +184,7 @@ class Schedule(ABC):
 
     def log_snr_range(self) -> tuple[float, float]:
         """λ(last) and λ(first): the least and the greatest."""
-        ends = torch.tensor([self.last, self.first], dtype=torch.float64)
+        ends = torch.tensor([self.last, self.first], dtype=torch.float64, device="cpu")
         low, high = self.log_snr(ends).tolist()
         return low, high
 
@@ -376,7 +392,8 @@ class DDPMSchedule(Schedule):
 
     whole = True
 
-    def __init__(self, betas: Tensor) -> None:
+    def __init__(self, betas: Tensor | Sequence[float]) -> None:
+        betas = torch.as_tensor(betas, dtype=torch.float64, device="cpu").detach()
         if betas.ndim != 1 or not len(betas):
             raise ValueError(f"betas must have shape (T,), got {tuple(betas.shape)}")
         if not ((betas > 0) & (betas < 1)).all():
@@ -384,7 +401,7 @@ class DDPMSchedule(Schedule):
                 "betas must lie between 0 and 1, got "
                 f"{float(betas.min()):g} … {float(betas.max()):g}"
             )
-        self.betas = betas.detach().cpu().double()
+        self.betas = betas
         self.alphas = 1 - self.betas
         self.alphas_bar = self.alphas.cumprod(0)
         # α and σ of t = 0 … T

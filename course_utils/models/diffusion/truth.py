@@ -66,6 +66,7 @@ class OptimalDenoiser(Denoiser):
     def x0_and_divergence(
         self, x: Tensor, t: float, condition: Condition = None
     ) -> tuple[Tensor, Tensor]:
+        self.check(x, condition)
         return self._moments(x, t, condition)
 
     def _moments(

@@ -47,7 +47,6 @@ from course_utils.solvers import (
     Solver,
     end_and_divergence,
     even_times,
-    value_and_divergence,
 )
 from course_utils.training.history import History
 from course_utils.training.loop import Stream, train_fresh
@@ -219,7 +218,7 @@ class FlowMatching(nn.Module):
         self, y: Tensor, t: float, condition: Condition = None
     ) -> tuple[Tensor, Tensor]:
         """v (B, *shape) and div v = Σ_i ∂v_i/∂y_i (B,), exact."""
-        return value_and_divergence(lambda p: self.field(condition)(p, t), y)
+        return self.velocity.value_and_divergence(y, t, condition)
 
     def check(self, y: Tensor, condition: Condition) -> None:
         """Refuse what is no batch of samples for this model, or a wrong condition."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_count, check_positive
+from course_utils.checks import check_count, check_points, check_positive
 from course_utils.data.plane import PlaneData
 from course_utils.distributions import normal_like
 from course_utils.models.flow_matching.model import FlowMatching
@@ -53,15 +53,26 @@ class OptimalVelocity(Velocity):
         Raises:
             ValueError: t ≥ 1, where v* is not defined off the support.
         """
-        if not (t < 1).all():
-            raise ValueError(f"t must be below 1, got {float(t.max())}")
-        return at_each_time(self._at, y, t, condition)
+        return at_each_time(lambda *a: self._moments(*a)[0], y, t, condition)
 
-    def _at(self, y: Tensor, t: float, label: Tensor | None) -> Tensor:
+    def value_and_divergence(
+        self, y: Tensor, t: float, condition: Condition = None
+    ) -> tuple[Tensor, Tensor]:
+        """v* (B, 2), and div v* = (Σ_i Var[y₁_i | y_t]·t/(1−t)² − 2)/(1−t)."""
+        self.condition.check(condition, len(check_points(y)))
+        return self._moments(y, t, condition)
+
+    def _moments(
+        self, y: Tensor, t: float, label: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """v* (B, 2) and its divergence (B,)."""
+        if not t < 1:
+            raise ValueError(f"t must be below 1, got {t}")
         early = max(t, self.EARLIEST)
         s = (1 - early) / early
-        mean = self.data.posterior(y / early, s, label).mean
-        return (mean - y) / (1 - t)
+        found = self.data.posterior(y / early, s, label)
+        slope = found.variance.sum(1) / (s**2 * early)  # of E[y₁ | y_t] in y_t
+        return (found.mean - y) / (1 - t), (slope - 2) / (1 - t)
 
 
 class GapToOptimum(HeldOutSquares):

@@ -16,8 +16,13 @@ from math import log
 import torch
 from torch import Tensor, nn
 
-from course_utils.checks import check_alike, check_count, check_times
-from course_utils.distributions import widen
+from course_utils.checks import (
+    check_alike,
+    check_count,
+    check_samples,
+    check_times,
+)
+from course_utils.distributions import same_time, widen
 from course_utils.models.guidance import check_guided, guide
 from course_utils.networks.basic import FourierFeatures, MLPBackbone, PlainTime, ask
 from course_utils.networks.conditioning import (
@@ -26,6 +31,7 @@ from course_utils.networks.conditioning import (
     Conditioning,
     Unconditional,
 )
+from course_utils.solvers import value_and_divergence
 
 
 class Velocity(nn.Module, ABC):
@@ -56,9 +62,17 @@ class Velocity(nn.Module, ABC):
                 condition that is missing, malformed or unexpected; a network that does
                 not give the shape of y.
         """
+        weight = next(self.parameters(), None)
+        check_samples(y, shape=y.shape[1:], like=weight, finite=False)
         check_times(t, batch=len(y), first=0.0, last=1.0)
         self.condition.check(condition, len(y))
         return check_alike("the velocity", self.at(y, t, condition), y)
+
+    def value_and_divergence(
+        self, y: Tensor, t: float, condition: Condition = None
+    ) -> tuple[Tensor, Tensor]:
+        """v (B, *shape) at one time, and div v = Σ_i ∂v_i/∂y_i (B,), by autograd."""
+        return value_and_divergence(lambda p: self(p, same_time(t, p), condition), y)
 
 
 class VelocityNet(Velocity):

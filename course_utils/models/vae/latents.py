@@ -277,5 +277,10 @@ def train_posterior(
 
     everything = repeat((x, torch.arange(len(x), device=x.device)))
     turn = Turn(loss, [Adam(rows.parameters(), lr)])
-    history = train(rows, [turn], everything, steps, warmup=1)
+    mode = decoder.training
+    try:
+        decoder.eval()
+        history = train(rows, [turn], everything, steps, warmup=1)
+    finally:
+        decoder.train(mode)
     return rows.posteriors(), history

@@ -21,7 +21,7 @@ from math import log, pi
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_count
+from course_utils.checks import check_count, check_images
 from course_utils.distributions import DiagonalNormal, normal, normal_log_prob
 from course_utils.models.vae.model import GaussianDecoder
 
@@ -106,12 +106,13 @@ def shared_prior_weights(
         samples: K.
         generator: source of the z.
     """
-    pixels, flat = x[0].numel(), x.flatten(1)
     rows = []
     for part in torch.arange(check_count("samples", samples)).split(CHUNK):
-        z = normal((len(part), decoder.latent), decoder.sigma, generator)
-        square = torch.cdist(decoder(z).flatten(1), flat).square()  # (k, B)
+        mean = decoder(normal((len(part), decoder.latent), decoder.sigma, generator))
+        check_images(x, shape=mean.shape[1:], like=decoder.sigma)
+        square = torch.cdist(mean.flatten(1), x.flatten(1)).square()  # (k, B)
         rows.append(-square / (2 * decoder.sigma**2))
+    pixels = x[0].numel()
     return torch.cat(rows) - pixels * (2 * pi * decoder.sigma**2).log() / 2
 
 
