@@ -18,7 +18,13 @@ from scipy.stats import kstest
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from course_utils.data import OlympicRings, PlaneData, Spiral, Square
+from course_utils.data import (
+    GaussianMixture,
+    OlympicRings,
+    PlaneData,
+    Spiral,
+    Square,
+)
 from course_utils.data.plane import Posterior
 from course_utils.metrics import sliced_wasserstein
 from course_utils.models.flow_matching import (
@@ -721,3 +727,44 @@ def test_bad_counts_and_options() -> None:
         mlp_velocity(width=0)
     with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
         mlp_velocity(depth=0)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_divergence_of_the_best_field_is_its_slope(given: bool) -> None:
+    """Against differences of the field, for a mixture whose truth is in closed form."""
+    data = GaussianMixture([[0, 1], [1, -1]], 0.3, label=[0, 1], standardized=True)
+    best = FlowMatching(OptimalVelocity(data, given_label=given))
+    y, h = points(20), 1e-5
+    label = torch.arange(20) % 2 if given else None
+    v, div = best.velocity_and_divergence(y, 0.6, label)
+    assert torch.equal(v, best.field(label)(y, 0.6))
+    slope = torch.zeros(20, dtype=torch.float64)
+    for i in range(2):
+        step = h * torch.eye(2, dtype=torch.float64)[i]
+        ends = [best.field(label)(y + sign * step, 0.6)[:, i] for sign in (1, -1)]
+        slope += (ends[0] - ends[1]) / (2 * h)
+    assert torch.allclose(div, slope, atol=1e-6)
+    with pytest.raises(ValueError, match="t must be below 1"):
+        best.velocity_and_divergence(y, 1.0, label)
+
+
+def test_a_likelihood_without_gradients_is_refused() -> None:
+    """Inside inference mode the divergence would be 0 in silence."""
+    model = FlowMatching(mlp_velocity(width=8, depth=1, frequencies=1))
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="rules out"):
+        model.log_prob(torch.zeros(2, 2))
+
+
+def test_samples_are_checked_where_a_field_is_asked() -> None:
+    net, t = mlp_velocity(width=8, depth=1, frequencies=1), torch.zeros(4)
+    with pytest.raises(TypeError, match="floating dtype, got"):
+        net(torch.ones(4, 2, dtype=torch.int64), t)
+    with pytest.raises(TypeError, match="like the model, got"):
+        net(torch.ones(4, 2, dtype=torch.float64), t)
+
+
+def test_pairs_by_transport_do_not_go_with_classes() -> None:
+    model = FlowMatching(mlp_velocity(width=8, depth=1, frequencies=1, classes=2))
+    batch = (torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(ValueError, match="expected no condition beside it"):
+        FlowMatchingLoss(coupling=optimal_transport)(model, batch)

@@ -183,9 +183,15 @@ def test_wrong_labels_are_refused(family: str) -> None:
 
 
 def test_the_plain_denoiser_has_the_same_schedule_and_shape() -> None:
-    for other in (mlp_denoiser(VEExponential()), mlp_denoiser(SCHEDULE, shape=(3,))):
-        with pytest.raises(ValueError, match="the schedule and the shape of the other"):
+    for other, wrong in (
+        (mlp_denoiser(VEExponential()), "the schedule of the other, .*, got VEExp"),
+        (mlp_denoiser(type(SCHEDULE)(last=0.9)), "with the same settings"),
+        (mlp_denoiser(SCHEDULE, shape=(3,)), r"shape \(2,\) like the other"),
+    ):
+        with pytest.raises(ValueError, match=wrong):
             GuidedDenoiser(denoiser(), 2.0, other)
+    equal = mlp_denoiser(type(SCHEDULE)())  # another object with the same settings
+    assert GuidedDenoiser(denoiser(), 2.0, equal).plain is equal
 
 
 # --- with the truths, guidance follows log p(x) + w·log p(c | x) ----------------------

@@ -175,3 +175,9 @@ def test_estimate_of_values() -> None:
     for wrong in (torch.zeros(1), torch.zeros(3, 2)):
         with pytest.raises(ValueError, match=r"values must have shape \(N,\)"):
             Estimate.of(wrong)
+
+
+@pytest.mark.parametrize("shape", [(50, 1), ()])
+def test_a_density_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="what log_prob gives must have shape"):
+        kl_to_truth(lambda x: torch.zeros(shape), Square(), n=50)

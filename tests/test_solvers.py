@@ -248,3 +248,8 @@ def test_times_that_turn_back(times: list[float]) -> None:
     for method in (RK4().path, RK4().end):
         with pytest.raises(ValueError, match="times must all rise or all fall, got"):
             method(field, start(), times)
+
+
+def test_a_field_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must have shape \(3,\), got \(3, 3\)"):
+        Euler().end(lambda y, t: torch.ones(3, 1), torch.ones(3), [0.0, 1.0])

@@ -267,3 +267,42 @@ def test_steps_in_half_precision_have_no_room_for_rounding(t: float) -> None:
     if t:
         with pytest.raises(ValueError, match=rf"in \[0, 1000\], got {t:g}"):
             schedule.levels(wrong, torch.zeros(1, 2))
+
+
+class NoiseFalls(VPCosine):
+    """Flow matching's convention: t = 1 is the data."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+
+def test_noise_grows_with_time() -> None:
+    with pytest.raises(ValueError, match="noise must grow with t"):
+        NoiseFalls()
+
+
+def test_betas_of_any_kind() -> None:
+    betas = linear_betas(5)
+    kinds: list[Any] = [betas, betas.tolist(), betas.numpy()]
+    for same in kinds:
+        assert torch.equal(DDPMSchedule(same).alphas_bar, CHAIN_OF_FIVE.alphas_bar)
+    with torch.device("meta"):
+        assert VPCosine().at(0.5) == VPCosine().at(0.5)
+
+
+def test_samples_are_checked_where_a_denoiser_is_asked() -> None:
+    net = mlp_denoiser(VPCosine(), width=8, depth=1, frequencies=1)
+    for use in (lambda x: net.predict(x, 0.5), lambda x: DDPM(net).step(x, 0.5, 0.4)):
+        with pytest.raises(ValueError, match=r"shape \(B, 2\), got \(4, 3\)"):
+            use(torch.ones(4, 3))
+        with pytest.raises(TypeError, match="floating dtype, got"):
+            use(torch.ones(4, 2, dtype=torch.int64))
+    best = OptimalDenoiser(Square("by class"), VPCosine(), given_label=True)
+    with pytest.raises(ValueError, match="expected labels, got None"):
+        best.x0_and_divergence(torch.zeros(2, 2), 0.5)
+
+
+CHAIN_OF_FIVE = DDPMSchedule(linear_betas(5))

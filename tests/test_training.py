@@ -895,3 +895,26 @@ def test_gradients_that_a_scaler_scales_are_no_divergence() -> None:
     assert model.value.isfinite().all()
     way = float((model.value.detach() - begin).norm())
     assert 0.0005 < way < 0.02  # of 20 steps, each at most 0.001 long
+
+
+def test_training_inside_no_grad_and_losses_without_gradient() -> None:
+    model = Mean()
+    with torch.no_grad():
+        train(model, squared_distance, batches(), 3)
+    assert not torch.equal(model.value, torch.zeros(2))
+    with pytest.raises(ValueError, match=r"depend on a weight.*detached"):
+        train(model, lambda m, x: squared_distance(m, x).detach(), batches(), 3)
+
+
+def test_accuracies_are_measured_as_they_come() -> None:
+    right = torch.tensor([True, True, False, True])
+    history = train(
+        Mean(), squared_distance, batches(), 2, measure=lambda _: {"accuracy": right}
+    )
+    assert history.measured["accuracy"] == [0.75, 0.75]
+
+
+def test_a_loader_that_drops_all_it_has_says_so() -> None:
+    empty = DataLoader(TensorDataset(POINTS), 128, drop_last=True)
+    with pytest.raises(BatchesEndedError, match="drop_last gives none"):
+        train(Mean(), squared_distance, empty, 3)

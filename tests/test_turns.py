@@ -358,3 +358,22 @@ def test_settings_of_a_turn_are_checked() -> None:
     for kinds, got in (([SparseAdam], "SparseAdam"), ([Adam, SGD], "Adam, SGD")):
         with pytest.raises(ValueError, match=rf"dense gradients: .* got {got}$"):
             turn(optimizers(*kinds), clip=1.0)
+
+
+def test_a_second_training_starts_from_the_rate_that_is_set() -> None:
+    """A run ends at the rate 0, and its peak is not remembered for the next."""
+    model = nn.Linear(2, 1)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    rates: list[float] = []
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        rates.append(sgd.param_groups[0]["lr"])
+        return model(x)[:, 0].square()
+
+    for lr in (0.1, 1e-4):
+        sgd.param_groups[0]["lr"] = lr
+        train(model, [Turn(loss, [sgd])], [torch.ones(4, 2)], 5, warmup=1)
+        assert sgd.param_groups[0]["lr"] == lr
+    assert rates[0] == 0.1
+    assert rates[5] == 1e-4
+    assert max(rates[5:]) == 1e-4
