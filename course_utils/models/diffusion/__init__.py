@@ -1,6 +1,7 @@
 """Diffusion: noise the data step by step, learn to see the noise, take it away again.
 
-schedules.py    x_t = α(t)·x₀ + σ(t)·ε, and the forward process
+schedules.py    α(t) and σ(t) of x_t = α(t)·x₀ + σ(t)·ε
+process.py      the forward process, at once or step by step
 denoiser.py     the network ε̂(x_t, t) and its loss E‖ε̂ − ε‖²
 samplers.py     from noise to data: DDPM, DDIM, probability-flow ODE
 likelihood.py   a lower bound on log p, and log p by the ODE
@@ -21,6 +22,7 @@ from course_utils.models.diffusion.likelihood import (
     evidence_lower_bound,
     flow_log_prob,
 )
+from course_utils.models.diffusion.process import jump, transition, walk
 from course_utils.models.diffusion.samplers import (
     DDIM,
     DDPM,
@@ -40,10 +42,7 @@ from course_utils.models.diffusion.schedules import (
     VPLinear,
     bound_weights,
     cosine_betas,
-    jump,
     linear_betas,
-    transition,
-    walk,
 )
 from course_utils.models.diffusion.truth import (
     GapToOptimum,

@@ -32,7 +32,11 @@ from course_utils.checks import (
     split_batch,
 )
 from course_utils.distributions import normal_like, same_time
-from course_utils.models.diffusion.schedules import Level, Schedule, jump
+from course_utils.models.diffusion.process import jump
+from course_utils.models.diffusion.schedules import (
+    Level,
+    Schedule,
+)
 from course_utils.models.guidance import check_guided, guide
 from course_utils.networks.basic import (
     FourierFeatures,

@@ -32,8 +32,11 @@ from torch import Tensor
 from course_utils.checks import check_count
 from course_utils.distributions import normal_like, normal_log_prob, same_time
 from course_utils.models.diffusion.denoiser import Denoiser
+from course_utils.models.diffusion.process import jump
 from course_utils.models.diffusion.samplers import StartStd, start_deviation
-from course_utils.models.diffusion.schedules import check_continuous, jump
+from course_utils.models.diffusion.schedules import (
+    check_continuous,
+)
 from course_utils.networks.conditioning import Condition
 from course_utils.solvers import RK4, Solver, end_and_divergence
 

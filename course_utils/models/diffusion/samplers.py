@@ -31,10 +31,10 @@ from torch import Tensor
 from course_utils.checks import check_count, check_option
 from course_utils.distributions import normal, normal_like, reference
 from course_utils.models.diffusion.denoiser import Denoiser, Prediction
+from course_utils.models.diffusion.process import transition
 from course_utils.models.diffusion.schedules import (
     Schedule,
     check_continuous,
-    transition,
 )
 from course_utils.networks.conditioning import Condition
 from course_utils.solvers import Heun, Solver

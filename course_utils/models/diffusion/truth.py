@@ -25,7 +25,10 @@ from course_utils.checks import check_count, check_positive
 from course_utils.data.plane import PlaneData
 from course_utils.distributions import normal_like
 from course_utils.models.diffusion.denoiser import Denoiser
-from course_utils.models.diffusion.schedules import Schedule, jump
+from course_utils.models.diffusion.process import jump
+from course_utils.models.diffusion.schedules import (
+    Schedule,
+)
 from course_utils.models.optimum import (
     HeldOutSquares,
     at_each_time,
