@@ -11,7 +11,8 @@ with samples x (B, *shape), features of the time (B, T), and the embedded condit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from math import prod
 
@@ -126,6 +127,22 @@ def ask(
         ValueError: another shape, which would be broadcast in silence.
     """
     return check_alike("what the backbone gives", backbone(x, time, condition), x)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation and its weights without gradients, for a while."""
+    mode = network.training
+    learnt = [p for p in network.parameters() if p.requires_grad]
+    try:
+        network.eval()
+        for parameter in learnt:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        network.train(mode)
+        for parameter in learnt:
+            parameter.requires_grad_(True)
 
 
 class MLPBackbone(nn.Module):

@@ -25,6 +25,7 @@ from course_utils.data.images import ImageSplits
 from course_utils.distributions import DiagonalNormal
 from course_utils.models.vae.linear import LinearVAE, principal_components
 from course_utils.models.vae.model import ElboParts, GaussianDecoder, lower_bound
+from course_utils.networks.basic import frozen
 from course_utils.networks.images import conv_decoder
 from course_utils.training.history import History
 from course_utils.training.loop import train, train_epochs
@@ -277,10 +278,6 @@ def train_posterior(
 
     everything = repeat((x, torch.arange(len(x), device=x.device)))
     turn = Turn(loss, [Adam(rows.parameters(), lr)])
-    mode = decoder.training
-    try:
-        decoder.eval()
+    with frozen(decoder):
         history = train(rows, [turn], everything, steps, warmup=1)
-    finally:
-        decoder.train(mode)
     return rows.posteriors(), history
