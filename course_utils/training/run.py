@@ -80,13 +80,14 @@ class Run:
         self.objective, *ready = self.fabric.setup(_Objective(model), *optimizers)
         at_work = {id(old): new for old, new in zip(optimizers, ready, strict=True)}
         self.turns = []
+        self.parameters = {turn.name: moved_parameters(turn) for turn in turns}
         for turn in turns:
             mine = [at_work[id(optimizer)] for optimizer in turn.optimizers]
             played = replace(turn, optimizers=mine)
             if len(mine) == len(ready):
                 played.moved = None  # all there is: the usual backward pass is faster
             elif self.fabric.world_size == 1:
-                played.moved = moved_parameters(turn)
+                played.moved = self.parameters[turn.name]
             else:
                 raise ValueError(
                     "processes exchange the gradients of all the model: expected turns"
@@ -189,7 +190,8 @@ class Run:
                     error_if_nonfinite=False,
                 )
             return
-        gradients = [p.grad for p in moved_parameters(turn) if p.grad is not None]
+        moved = self.parameters[turn.name]
+        gradients = [p.grad for p in moved if p.grad is not None]
         length = get_total_norm(
             [g.coalesce().values() if g.is_sparse else g for g in gradients]
         )
@@ -200,7 +202,7 @@ class Run:
                 " logarithm at 0 in the loss, or try a lower learning rate."
             )
         if turn.clip is not None:
-            clip_grads_with_norm_(moved_parameters(turn), turn.clip, length)
+            clip_grads_with_norm_(moved, turn.clip, length)
 
 
 class _TailWatch:

@@ -146,16 +146,16 @@ def mlp_velocity(
     """
     known = check_count("classes", classes, least=0)
     condition = ClassLabels(known, max(1, width // 4)) if known else Unconditional()
-    time_dim = (TimeFeatures() if preconditioned else PlainTime()).out_dim
+    time = TimeFeatures() if preconditioned else PlainTime()
     backbone = MLPBackbone(
         shape,
-        time_dim,
+        time.out_dim,
         condition.out_dim,
         width=width,
         depth=depth,
         frequencies=frequencies,
     )
-    return VelocityNet(backbone, condition, preconditioned)
+    return VelocityNet(backbone, condition, preconditioned, time)
 
 
 class GuidedVelocity(Velocity):

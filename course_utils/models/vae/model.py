@@ -133,13 +133,10 @@ class VAE(nn.Module):
             ValueError: images of another shape, NaN or infinite pixels.
         """
         check_images(x, shape=self.shape, like=self.decoder.sigma)
-        found = self.encoder(x)  # (B, 2D)
-        check_alike("what the encoder gives", found, found.new_empty(self._coded(x)))
+        found = self.encoder(x)
+        wanted = found.new_empty(len(x), 2 * self.decoder.latent)  # (B, 2D)
+        check_alike("what the encoder gives", found, wanted)
         return DiagonalNormal(*found.chunk(2, dim=1))
-
-    def _coded(self, x: Tensor) -> tuple[int, int]:
-        """The shape of μ and log σ² side by side."""
-        return len(x), 2 * self.decoder.latent
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> ElboParts:
         """The ELBO of images x, in two parts (B,)."""
