@@ -6,7 +6,8 @@ or a generator against a discriminator, takes one for each.
 
 The learning rate of every optimizer rises for some steps and falls to zero along a
 cosine. Lightning Fabric carries the model, the optimizers and the backward pass, so
-another device or precision is a matter of the ``Fabric`` that is passed in.
+another device, another precision or several processes are a matter of the ``Fabric``
+that is passed in.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def train(
         turns: the loss of every sample of a batch, (B,), which moves all of the model
             by AdamW; or turns, each with its loss and optimizers.
         batches: gives a batch at each ``next``; a ``DataLoader``, or another collection
-            of batches, starts again when it ends. Lists become tuples.
+            of batches, starts again when it ends. Lists become tuples. Several
+            processes share a batch that all are given, see
+            :mod:`~course_utils.training.processes`.
         steps: how many steps to take.
         lr, weight_decay, clip: AdamW's peak learning rate (0.01 by default) and weight
             decay (0.01), and the length to which gradients are shortened (they are
@@ -72,7 +75,9 @@ def train(
             first is watched for divergence.
         steps_per_epoch: measure at the start and after each epoch of so many steps.
         keep: after how many epochs the history keeps the weights; 0 is the start.
-        fabric: where to train; the default is one CPU.
+        fabric: where to train, in which precision and in how many processes, after
+            its ``launch``; the default is one CPU. A loss's own generator should start
+            at another seed in each process; torch's random numbers see to it.
 
     Raises:
         TypeError, ValueError: settings out of range or at odds with each other; a loss

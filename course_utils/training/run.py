@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
@@ -28,6 +29,7 @@ from course_utils.training.history import (
     History,
     TrainingDivergedError,
 )
+from course_utils.training.processes import Processes, batch_size, own_generator
 from course_utils.training.turns import (
     Loss,
     Turn,
@@ -41,6 +43,7 @@ M = TypeVar("M", bound=nn.Module)
 Measure = Callable[[M], Mapping[str, Tensor]]
 
 MEASURE_SEED = 0  # of torch's random numbers in every measurement
+_END = object()  # what stands for a batch where there is none
 
 
 class _Objective(nn.Module):
@@ -50,8 +53,8 @@ class _Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, loss: Loss[Any, Any], batch: Any) -> Tensor:
-        return loss(self.model, batch)
+    def forward(self, loss: Callable[[Any], Tensor]) -> Tensor:
+        return loss(self.model)
 
 
 class Run:
@@ -70,6 +73,7 @@ class Run:
         fabric: Fabric | None,
     ) -> None:
         self.steps, self.fabric = steps, fabric or Fabric(accelerator="cpu", devices=1)
+        self.processes = Processes(self.fabric)
         self.history = History(losses={turn.name: [] for turn in turns})
         optimizers = all_optimizers(turns)
         factor = warmup_cosine(steps, warmup)
@@ -77,24 +81,20 @@ class Run:
         for group, peak in self.peaks:  # what an earlier training left does not count
             group["initial_lr"] = peak
         self.schedules = [LambdaLR(optimizer, factor) for optimizer in optimizers]
-        self.objective, *ready = self.fabric.setup(_Objective(model), *optimizers)
+        self.module, *ready = self.fabric.setup(_Objective(model), *optimizers)
         at_work = {id(old): new for old, new in zip(optimizers, ready, strict=True)}
         self.turns = []
         self.parameters = {turn.name: moved_parameters(turn) for turn in turns}
         for turn in turns:
             mine = [at_work[id(optimizer)] for optimizer in turn.optimizers]
             played = replace(turn, optimizers=mine)
-            if len(mine) == len(ready):
-                played.moved = None  # all there is: the usual backward pass is faster
-            elif self.fabric.world_size == 1:
+            if len(mine) < len(ready):  # the usual backward pass, of all, is faster
                 played.moved = self.parameters[turn.name]
-            else:
-                raise ValueError(
-                    "processes exchange the gradients of all the model: expected turns"
-                    " that move all of it, or one process, got"
-                    f" {self.fabric.world_size} processes and a turn that moves a part"
-                )
             self.turns.append(played)
+        # the engine exchanges the gradients of all the model, or none
+        several = self.processes.count > 1
+        self.by_hand = several and any(turn.moved is not None for turn in self.turns)
+        self.noise = own_generator(torch.default_generator, self.fabric)
         self.latest: dict[str, float] = {}  # turn → its loss of this step
         self.average = None
         if ema is not None:
@@ -107,7 +107,7 @@ class Run:
     def recorded(self) -> Iterator[History]:
         """The history, finished whatever happens; Ctrl-C ends the training alone."""
         start = time.process_time()
-        self.objective.train()
+        self.module.train()
         try:
             yield self.history
         except KeyboardInterrupt:
@@ -117,7 +117,7 @@ class Run:
             raise
         finally:
             self.look.finish()
-            self.objective.eval()
+            self.module.eval()
             for group, peak in self.peaks:
                 group["lr"] = peak
             self.history.seconds = time.process_time() - start
@@ -125,12 +125,13 @@ class Run:
     def each_step(self, batches: Iterable[Any]) -> Iterator[Any]:
         """A batch for each step; between the steps everything that is not one."""
         source = _endless(batches)
-        bar = trange(self.steps, desc="training", leave=False, disable=bars_are_off())
+        silent = bars_are_off() or not self.fabric.is_global_zero
+        bar = trange(self.steps, desc="training", leave=False, disable=silent)
         for self.step in bar:
             self.look(self.step)
-            try:
-                batch = next(source)
-            except StopIteration:
+            batch = next(source, _END)
+            batch, there = self.processes.share(batch, batch is not _END)
+            if not there:
                 raise BatchesEndedError(
                     f"batches ended after {self.step} of {self.steps} steps: "
                     + (
@@ -140,8 +141,8 @@ class Run:
                         else "there is none in the collection (a DataLoader with"
                         " drop_last gives none of fewer samples than a batch holds)"
                     )
-                ) from None
-            yield self.fabric.to_device(tuple(batch) if type(batch) is list else batch)
+                )
+            yield self._at_home(tuple(batch) if type(batch) is list else batch)
             for name, value in self.latest.items():
                 self.history.losses[name].append(value)
             for schedule in self.schedules:
@@ -150,9 +151,35 @@ class Run:
                 self.average.update_parameters(self.look.model)
         self.look(self.steps, last=True)
 
+    def _at_home(self, batch: Any) -> Any:
+        """A batch where the weights are; in their dtype, unless precision is mixed."""
+        batch, precision = self.fabric.to_device(batch), self.fabric.strategy.precision
+        mixed = isinstance(precision, MixedPrecision)
+        return batch if mixed else precision.convert_input(batch)
+
+    def objective(self, loss: Loss[Any, Any], batch: Any) -> Tensor:
+        """The loss of every sample of a batch, (B,), as the engine computes it.
+
+        The batch is no argument of the module, which mixed precision would round.
+        """
+
+        def of_batch(model: Any) -> Tensor:
+            return loss(model, batch)
+
+        if self.processes.count == 1:
+            loss_of_each: Tensor = self.module(of_batch)
+            return loss_of_each
+        seed = int(torch.randint(2**62, (), generator=self.noise))
+        with (
+            own_randomness(seed),  # noise drawn alike would be the same in every share
+            self.fabric.no_backward_sync(self.module, enabled=self.by_hand),
+        ):
+            loss_of_each = self.module(of_batch)
+        return loss_of_each
+
     def checked_mean(self, turn: Turn[Any, Any], loss: Tensor, batch: Any) -> Tensor:
         """The mean of a loss that is one finite value for each sample."""
-        size = _size(batch)
+        size = batch_size(batch)
         if not isinstance(loss, Tensor) or not loss.is_floating_point():
             got = loss.dtype if isinstance(loss, Tensor) else type(loss).__name__
             raise TypeError(f"the loss must be a floating tensor (B,), got {got}")
@@ -166,8 +193,8 @@ class Run:
                 "the loss must depend on a weight that its turn moves, got one without"
                 " a gradient (detached, or made under torch.no_grad)"
             )
-        mean = loss.mean()
-        value = mean.item()
+        mean = self.processes.weighted(loss.mean())
+        value = self.processes.mean(mean).item()
         if not isfinite(value):
             raise TrainingDivergedError(
                 f"training diverged: the loss is {value} at step {self.step}. "
@@ -184,13 +211,15 @@ class Run:
         if getattr(self.fabric.strategy.precision, "scaler", None) is not None:
             for optimizer in turn.optimizers if turn.clip is not None else ():
                 self.fabric.clip_gradients(
-                    self.objective,
+                    self.module,
                     optimizer,
                     max_norm=turn.clip,
                     error_if_nonfinite=False,
                 )
             return
         moved = self.parameters[turn.name]
+        if self.by_hand:
+            self.processes.average_gradients(moved)
         gradients = [p.grad for p in moved if p.grad is not None]
         length = get_total_norm(
             [g.coalesce().values() if g.is_sparse else g for g in gradients]
@@ -326,10 +355,3 @@ def _again(batches: Iterable[Any]) -> Iterator[Any]:
         for batch in batches:
             there = True
             yield batch
-
-
-def _size(batch: Any) -> int | None:
-    """How many samples a batch holds, where its form tells."""
-    while isinstance(batch, tuple | list) and batch:
-        batch = batch[0]
-    return len(batch) if isinstance(batch, Tensor) and batch.ndim else None

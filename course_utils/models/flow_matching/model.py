@@ -50,6 +50,7 @@ from course_utils.solvers import (
 )
 from course_utils.training.history import History
 from course_utils.training.loop import Stream, train_fresh
+from course_utils.training.processes import own_generator
 
 
 @dataclass
@@ -246,6 +247,7 @@ def train_flow_matching(
         settings: what else :func:`~course_utils.training.train_fresh` takes.
     """
     generator = torch.Generator().manual_seed(seed)
-    loss = loss or FlowMatchingLoss(generator=generator)
+    noise = own_generator(generator, settings.get("fabric"))
+    loss = loss or FlowMatchingLoss(generator=noise)
     settings = {"steps_per_epoch": 400, **settings}
     return train_fresh(model, data, loss, steps=steps, generator=generator, **settings)
