@@ -105,7 +105,8 @@ def test_claims_belong_to_sections(path: Path) -> None:
         "expected every ✓ to be that of a claim"
     )
     cells = [cell for cell in read(path).cells if cell.cell_type == "markdown"]
-    labels = {label for cell in cells for label in dissect(cell.source).labels}
+    parts = [part for cell in cells for part in dissect(cell.source)]
+    labels = {part.content for part in parts if part.kind == "label"}
     for claim in claims:
         question = claim.question.lower()
         assert {question, question.rstrip(ascii_lowercase)} & labels, claim

@@ -156,15 +156,21 @@ def test_the_good_notebook_passes(tmp_path: Path) -> None:
 
 TEXT_FAULTS = [
     # cell, what stands there, what is planted, what the checker says
-    (4, "## NF1", "### NF1", "heading level 1: expected 2 as in English, got 3"),
-    (4, "(nf1)=", "(nf2)=", "label 1: expected 'nf1' as in English, got 'nf2'"),
-    (4, "$$ (loss)", "$$", "label 2: expected 'loss' as in English, got nothing"),
-    (4, "L = -", "L = +", r"equation 1: expected 'L = -"),
-    (4, r"H = \int p", r"H = \int q", "equation 2: expected 'H = "),
+    (
+        4,
+        "## NF1",
+        "### NF1",
+        "part 2: expected 'heading 2' (NF1 The loss) as in English",
+    ),
+    (4, "(nf1)=", "(nf2)=", "part 1: expected 'label nf1' as in English, got 'label"),
+    (4, "$$ (loss)", "$$", "expected 'label loss' as in English, got 'equation L = "),
+    (4, "L = -", "L = +", "expected 'equation L = -"),
+    (4, r"H = \int p", r"H = \int q", "expected 'equation H = "),
     (
         4,
         "$p_Z$",
         "$p_X$",
+        "<details> > paragraph: "
         "inline formulas: expected ['p_Z'] as in English, got ['p_X']",
     ),
     (4, "org/a", "org/b", "links and references: expected ['https://example.org/a']"),
@@ -176,34 +182,25 @@ TEXT_FAULTS = [
         "`numpy`",
         "inline code: expected ['torch'] as in English, got ['numpy']",
     ),
-    (4, "x = 1", "x = 2", "fenced block 1: expected 'python"),
-    (4, "- שתיים\n", "", "list item 2: expected '-' as in English, got '1.'"),
+    (4, "x = 1", "x = 2", "expected 'code block python"),
     (
         4,
-        "| ג | ד |\n",
+        "- שתיים\n",
         "",
-        "table row (number of bars) 3: expected 3 as in English, got nothing",
+        "expected 'bullet list > list item' as in English, got 'ordered list'",
     ),
+    (4, "| ג | ד |\n", "", "expected 'table > tbody' as in English, got 'code block"),
     (
         4,
         "| ג | ד |",
         "| ג |",
-        "table row (number of bars) 3: expected 3 as in English, got 2",
+        "expected 'table > tbody > tr > td' (d) as in English, got "
+        "'table > tbody > tr > td empty'",
     ),
-    (4, "clinic", "proof", "details or summary tag 1: expected 'details clinic'"),
-    (
-        4,
-        "{note}",
-        "{tip}",
-        "directive or option 1: expected 'note' as in English, got 'tip'",
-    ),
-    (
-        4,
-        ":label: floor",
-        ":label: roof",
-        "directive or option 2: expected ':label: floor'",
-    ),
-    (4, ":class: tip", ":class: hot", "directive or option 3: expected ':class: tip'"),
+    (4, "clinic", "proof", "expected '<details> class=\"clinic\"' as in English, got "),
+    (4, "{note}", "{tip}", "expected '{note} :class: tip' as in English, got '{tip}"),
+    (4, ":label: floor", ":label: roof", "expected 'label floor' as in English, got "),
+    (4, ":class: tip", ":class: hot", "expected '{note} :class: tip' as in English"),
     (2, "20000", "30,000", "numbers: expected ['20000'] as in English, got ['30000']"),
     (
         1,
@@ -314,13 +311,14 @@ DATA_FAULTS = [
     (
         5,
         lambda c: c.metadata.figure.caption.update(he="ההפסד $M$ של 3 ריצות."),
-        "metadata.figure.caption.he: inline formulas: "
+        "metadata.figure.caption.he: part 1, paragraph: inline formulas: "
         "expected ['L'] as in English, got ['M']",
     ),
     (
         5,
         lambda c: c.metadata.figure.caption.update(he="ההפסד $L$ של 4 ריצות."),
-        "metadata.figure.caption.he: numbers: expected ['3'] as in English, got ['4']",
+        "figure.caption.he: part 1, paragraph: "
+        "numbers: expected ['3'] as in English, got ['4']",
     ),
     (
         5,
@@ -436,10 +434,10 @@ title: x
     ("old", "new", "message"),
     [
         ("# זרימות", "# זרימות", ""),
-        ("## NF1 ההפסד", "### NF1 ההפסד", "block 4: heading level 1: expected 2"),
+        ("## NF1 ההפסד", "### NF1 ההפסד", "block 4: part 2: expected 'heading 2'"),
         ('+++ {"lang": "en"}\n', "", "block 3: expected English directly before"),
         (TITLE_HE, "", "block 1: expected Hebrew directly after it, got English"),
-        ("20000", "20001", "block 2: numbers: expected ['20000']"),
+        ("20000", "20001", "block 2: part 3, paragraph: numbers: expected ['20000']"),
     ],
 )
 def test_pages(
@@ -470,22 +468,37 @@ def test_numbers(text: str, found: list[str]) -> None:
     assert numbers(text) == found
 
 
-def test_prose_is_what_is_left() -> None:
+def test_what_a_text_is_taken_apart_into() -> None:
     source = (
         '# Title ![alt 1](a.png) <b title="x">bold</b> <!-- gone --> '
         "```not a fence```\n"
         "% a comment\n"
         "- see {cite}`kingma`, {math}`x^2`, {abbr}`VAE (variational)`, <https://a.org>\n"
         "````{admonition} Heading\n```python\n# no heading\n```\n````\n"
-        r"\$5 and \begin{align}a&=b\end{align} and a note[^1]"
+        r"\$5 and a note[^1]" + "\n"
+        r"\begin{align}a&=b\end{align}" + "\n\n[^1]: well"
     )
     parts = dissect(source)
-    words = "Title alt 1 bold see VAE variational Heading 5 and and a note"
-    assert re.findall(r"\w+", parts.prose) == words.split()
-    assert parts.headings == [1]
-    assert parts.fences == ["python\n# no heading"]
-    assert parts.directives == ["admonition"]
-    assert parts.equations == [r"\begin{align}a&=b\end{align}"]
-    assert set(parts.links) == {"a.png", "cite:kingma", "https://a.org", "[^1]"}
-    assert set(parts.code) == {"not a fence"}
-    assert set(parts.formulas) == {"x^2"}
+    assert [part.name for part in parts] == [
+        "text",
+        "heading 1",
+        "bullet list",
+        "bullet list > list item",
+        "bullet list > list item > paragraph",
+        "{admonition}",
+        "{admonition} > title",
+        "{admonition} > code block python\n# no heading",
+        "paragraph",
+        r"equation \begin{align}a&=b\end{align}",
+        "footnote reference [^1]",
+        "footnote reference > paragraph",
+    ]
+    prose = " ".join(word for part in parts for word in part.words)
+    left = "Title alt 1 x bold see VAE variational Heading 5 and a note well"
+    assert re.findall(r"\w+", prose) == left.split()
+    found = [{*part.links, *part.code, *part.formulas} for part in parts]
+    assert [one for one in found if one] == [
+        {"a.png", "not a fence"},
+        {"cite:kingma", "https://a.org", "x^2"},
+        {"[^1]"},
+    ]

@@ -1,230 +1,435 @@
 """The parts of a piece of MyST markdown: what two languages share, and the prose.
 
-:func:`dissect` takes the text apart in the order in which markdown binds: fences, then
-roles and inline code, then formulas, links and tags. What is left is prose.
+:func:`dissect` reads the text with the site's own parser and lists its blocks in order:
+headings, list items, equations, the contents of directives, HTML elements … Each knows
+what it stands in and what its text holds: words, formulas, code, links, numbers. How
+words are emphasised is not kept: languages differ in that.
 """
 
 from __future__ import annotations
 
-import html
+import functools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import takewhile
+from html.parser import HTMLParser
+from typing import Any, NamedTuple
 
-_FENCE = re.compile(
-    r"^[ >]*(?P<mark>`{3,}(?=[^`]*$)|~{3,}|:{3,})"
-    r"(?:\{(?P<name>[^}\s]+)\})?[ \t]*(?P<rest>.*)$"
-)
-_OPTION = re.compile(r"^[ >]*:([a-z][\w-]*):(?:[ \t]+(.*))?$", re.MULTILINE)
-_COMMENT = re.compile(r"<!--.*?-->|^%[^\n]*$", re.DOTALL | re.MULTILINE)
-_ROLE = re.compile(r"\{([\w:.+-]+)\}(`+)(.+?)\2", re.DOTALL)
-_ROLE_TARGET = re.compile(r"^(.*?)\s*<([^<>]+)>$", re.DOTALL)
-_CODE = re.compile(r"(?<!`)(`+)(?!`)((?:(?!\n\s*\n).)+?)(?<!`)\1(?!`)", re.DOTALL)
-_DISPLAY = re.compile(
-    r"\$\$(?P<tex>.+?)\$\$(?:[ \t]*\((?P<label>[\w:.-]+)\)[ \t]*$)?"
-    r"|(?P<ams>\\begin\{(?P<name>[a-z]+\*?)\}.*?\\end\{(?P=name)\})",
-    re.DOTALL | re.MULTILINE,
-)
-_INLINE = re.compile(r"(?<![\\$])\$((?:\\.|(?!\n\s*\n)[^$\\])+?)\$")
+import yaml
+from docutils.parsers.rst.directives.misc import TestDirective
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from myst_parser.config.main import MdParserConfig
+from myst_parser.parsers.directives import parse_directive_text
+from myst_parser.parsers.mdit import create_md_parser
+from myst_parser.parsers.parse_html import HtmlToAst
+
+from engine.pairs import LANGUAGES, ROOT
+
+Definitions = dict[str, Any]  # markdown-it's "env": links and footnotes by their names
+
 _MATH_TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_LABEL = re.compile(r"^[ >]*\(([\w:.-]+)\)=[ \t]*$", re.MULTILINE)
-_MARKED = re.compile(r'<span\b[^>]*\blang="(?:en|he)"[^>]*>.*?</span>', re.DOTALL)
-_LINKS = (  # group 1 is the target; what follows it in the text stays prose
-    re.compile(
-        r'\]\(\s*<?([^\s()<>]+(?:\([^\s()]*\))?[^\s()<>]*)>?(?:\s+"([^"]*)")?\s*\)'
-    ),
-    re.compile(r"^\[[^\]^]+\]:[ \t]*(\S+)()", re.MULTILINE),
-    re.compile(r"\](\[[^\]]+\])()"),
-    re.compile(r"(\[\^[\w-]+\])()"),
-    re.compile(r"<([a-z]+:[^\s<>]+)>()"),
-    re.compile(r'(?:href|src)="([^"]*)"()'),
-    re.compile(r"(https?://[^\s<>()\"']*[\w/])()"),
-)
-_FOLDED = re.compile(r"<(/?)(details|summary)\b([^>]*)>")
-_CLASS = re.compile(r'\bclass="([^"]*)"')
-_TAG = re.compile(r"</?[a-zA-Z][^>]*>")
-_HEADING = re.compile(r"^[ >]*(#{1,6})[ \t]", re.MULTILINE)
-_ITEM = re.compile(r"^[ >]*(?:([-*+])|\d+[.)])[ \t]", re.MULTILINE)
-_ROW = re.compile(r"^[ >]*\|.*$", re.MULTILINE)
+_ROLE_TARGET = re.compile(r"(.*?)\s*<([^<>]+)>", re.DOTALL)
+_ADDRESS = re.compile(r"https?://[^\s<>()\"']*[\w/]")
 _DIMENSIONS = re.compile(r"\d-?D\b")  # "2-D" is a word: Hebrew writes it in letters
+_SEPARATORS = ",\u00a0\u2009\u202f"  # a space that may break is none
 _NUMBER = re.compile(
-    r"\d{1,3}(?:[,\u00a0\u2009\u202f]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|(?<![\w.])\.\d+"
+    rf"\d{{1,3}}(?:[{_SEPARATORS}]\d{{3}})+(?!\d)(?:\.\d+)?"
+    r"|\d+(?:\.\d+)?|(?<![\w.])\.\d+"
 )
 
-_VERBATIM = {
-    "math",
-    "code",
-    "code-block",
-    "code-cell",
-    "literalinclude",
-    "raw",
-    "eval-rst",
-}
-_EXACT_ARGUMENT = {"figure", "image", "include", "solution", "bibliography", "claims"}
-_PROSE_OPTIONS = {"alt", "caption", "title"}
+# The argument of a directive is the same in both languages, unless it is a title. Some
+# take none: their text may start on the first line.
+_TITLED = {"admonition", "list-table", "rubric", "sidebar", "table", "topic"}
+_WITHOUT_ARGUMENT = re.compile(
+    "attention|caution|danger|error|hint|important|note|seealso|tip|warning"
+)
+_VERBATIM = re.compile(
+    "code|code-block|code-cell|eval-rst|literalinclude|raw|sourcecode|toctree"
+)
+_LABEL_OPTIONS = ("label", "name")
+_PROSE_OPTIONS = ("alt", "caption", "title")
 _PROSE_ROLES = {"abbr", "dfn", "sub", "sup"}
+
+_PHRASE = re.compile(  # HTML tags within a sentence; all others make parts
+    "a|abbr|b|bdi|bdo|cite|code|dfn|em|i|img|kbd|mark|q|s|samp|small|span|strong|sub"
+    "|sup|time|u|var|wbr"
+)
+_LINK_ATTRIBUTES = {"href", "src"}
+_PROSE_ATTRIBUTES = {"alt", "aria-label", "title"}
+_OWN_ATTRIBUTES = _LINK_ATTRIBUTES | _PROSE_ATTRIBUTES | {"dir", "id", "lang"}
 
 
 @dataclass
-class Anatomy:
-    """The parts of one text: lists in order, counters of what grammar may reorder."""
+class Part:
+    """One block of a text.
 
-    headings: list[int] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    equations: list[str] = field(default_factory=list)
-    fences: list[str] = field(default_factory=list)
-    directives: list[str] = field(default_factory=list)
-    folded: list[str] = field(default_factory=list)
-    table_rows: list[int] = field(default_factory=list)
-    list_items: list[str] = field(default_factory=list)
+    Attributes:
+        kind: what it is: ``heading``, ``list item``, ``{note}``, ``<details>`` …
+        content: what it has beside its text: a level, a label, TeX, code, options.
+        inside: the kinds of the blocks around it, outermost first.
+        worded: whether it has any words.
+        words: those of this language; what is marked as another one is left out.
+        tex: its formulas as they are written.
+        formulas, code, links, numbers: how often each stands in its text.
+    """
+
+    kind: str
+    content: str = ""
+    inside: tuple[str, ...] = ()
+    worded: bool = False
+    words: list[str] = field(default_factory=list)
+    tex: list[str] = field(default_factory=list)
     formulas: Counter[str] = field(default_factory=Counter)
     code: Counter[str] = field(default_factory=Counter)
     links: Counter[str] = field(default_factory=Counter)
     numbers: Counter[str] = field(default_factory=Counter)
-    math_words: list[str] = field(default_factory=list)
-    prose: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its kind, after the kinds of the blocks around it."""
+        return " > ".join([*self.inside, self.kind])
+
+    @property
+    def name(self) -> str:
+        """Its place and its content."""
+        return f"{self.place} {self.content}".strip()
 
 
-def dissect(source: str) -> Anatomy:
-    """Take markdown apart."""
-    parts = Anatomy()
-    text = _take_fences(source, parts)
-    text = _COMMENT.sub(" ", text)
-    text = _OPTION.sub(lambda match: _take_option(match, parts), text)
-    text = _ROLE.sub(lambda match: _take_role(match, parts), text)
-    text = _CODE.sub(lambda match: _count(parts.code, _squeeze(match[2])), text)
-    text = _DISPLAY.sub(lambda match: _take_equation(match, parts), text)
-    text = _INLINE.sub(
-        lambda match: _count(parts.formulas, _formula(match[1], parts)), text
-    )
-    text = _LABEL.sub(lambda match: _append(parts.labels, match[1]), text)
-    text = _MARKED.sub(" ", text)
-    text = _take_links(text, parts)
-    text = _FOLDED.sub(lambda match: _take_folded(match, parts), text)
-    text = html.unescape(_TAG.sub(" ", text))
-    parts.headings = [len(match[1]) for match in _HEADING.finditer(text)]
-    parts.table_rows = [row.replace(r"\|", "").count("|") for row in _ROW.findall(text)]
-    text = _ITEM.sub(lambda match: _append(parts.list_items, match[1] or "1."), text)
-    parts.numbers = Counter(numbers(text))
-    parts.prose = text
-    return parts
+def dissect(source: str, known: Definitions | None = None) -> list[Part]:
+    """The parts of ``source`` in order; the first is the text outside all blocks.
+
+    Args:
+        source: MyST markdown.
+        known: what the chapter defines, from :func:`definitions`.
+    """
+    reader = _Reader({} if known is None else known)
+    reader.read(source)
+    return reader.finish()
+
+
+def plain(text: str) -> list[Part]:
+    """The one part of a text that is no markdown."""
+    reader = _Reader({})
+    reader.say(text)
+    return reader.finish()
+
+
+def definitions(sources: Iterable[str]) -> Definitions:
+    """The links and footnotes that the texts of a chapter define for each other."""
+    found: Definitions = {}
+    reader = parser()
+    with reader.reset_rules():
+        reader.core.ruler.disable("inline")
+        for source in sources:
+            reader.parse(source, found)
+    return found
 
 
 def numbers(text: str) -> list[str]:
     """The numbers of a text in order; ``20,000`` is ``20000``."""
     found = _NUMBER.findall(_DIMENSIONS.sub(" ", text))
-    plain = (re.sub(r"[,\u00a0\u2009\u202f]", "", number) for number in found)
-    return [f"0{number}" if number.startswith(".") else number for number in plain]
+    joined = (re.sub(f"[{_SEPARATORS}]", "", number) for number in found)
+    return [f"0{number}" if number.startswith(".") else number for number in joined]
 
 
-def _take_fences(source: str, parts: Anatomy) -> str:
-    """Take out verbatim fences; of directives that hold prose, only their marks."""
-    kept: list[str] = []
-    open_marks: list[str] = []
-    lines = iter(source.splitlines())
-    for line in lines:
-        match = _FENCE.match(line)
-        if not match:
-            kept.append(line)
-        elif open_marks and _closes(line, open_marks[-1]):
-            open_marks.pop()
-        elif match["name"] and match["name"] not in _VERBATIM:
-            open_marks.append(match["mark"])
-            kept.append(_take_directive(match, parts))
+@functools.cache
+def parser() -> MarkdownIt:
+    """The parser that ``_config.yml`` asks for; a cell has no front matter."""
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    extensions = set(settings["parse"]["myst_enable_extensions"])
+    config = MdParserConfig(enable_extensions=extensions)
+    return create_md_parser(config, RendererHTML).disable("front_matter")
+
+
+class _Open(NamedTuple):
+    """A block or a phrase that is open.
+
+    Attributes:
+        part: its part; a phrase has that of its block.
+        tag: its HTML tag; empty for markdown.
+        foreign: whether its words are no prose of this language.
+    """
+
+    part: Part
+    tag: str = ""
+    foreign: bool = False
+
+
+class _WithoutArgument(TestDirective):
+    """A directive with any options and no argument; its parent takes an argument."""
+
+    optional_arguments = 0
+
+
+class _Directive(NamedTuple):
+    """A directive, taken apart: ``shared`` is what both languages write alike."""
+
+    name: str
+    labels: list[str]
+    shared: list[str]
+    titles: dict[str, str]
+    body: str
+
+
+def _directive(name: str, argument: str, content: str) -> _Directive:
+    """Take a directive apart, as the site does."""
+    untitled = _WITHOUT_ARGUMENT.fullmatch(name)
+    kind = _WithoutArgument if untitled else TestDirective
+    parsed = parse_directive_text(kind, argument, content)
+    arguments, options, body = parsed.arguments, parsed.options, parsed.body
+    labels = [options.pop(key) for key in _LABEL_OPTIONS if key in options]
+    titles = {key: options.pop(key) for key in _PROSE_OPTIONS if key in options}
+    if arguments and name in _TITLED:
+        titles["title"] = arguments.pop()
+    if name == "math":  # its argument is a first line
+        body, arguments = arguments + body, []
+    exact = [f":{key}: {value}".strip() for key, value in sorted(options.items())]
+    return _Directive(name, labels, arguments + exact, titles, "\n".join(body))
+
+
+class _Reader(HTMLParser):
+    """Turns the tokens of markdown into parts.
+
+    HTML that one token opens may be closed by a later one, so markdown and HTML share
+    one stack of what is open.
+    """
+
+    def __init__(self, known: Definitions) -> None:
+        super().__init__()
+        self._known = known
+        self._parts = [Part("text")]
+        self._open = [_Open(self._parts[0])]
+
+    def read(self, source: str) -> None:
+        """Add the parts of some markdown."""
+        for token in parser().parse(source, self._known):
+            self._read_block(token)
+
+    def say(self, text: str) -> None:
+        """Add words to the part that is open."""
+        part, _, foreign = self._open[-1]
+        part.worded |= any(letter.isalpha() for letter in text)
+        part.numbers.update(numbers(text))
+        if not foreign:
+            part.links.update(_ADDRESS.findall(text))
+            part.words.append(_ADDRESS.sub(" ", text))
+
+    def finish(self) -> list[Part]:
+        """The parts that were read."""
+        self._close(0)
+        return self._parts
+
+    # What is open
+
+    @property
+    def _here(self) -> Part:
+        return self._open[-1].part
+
+    def _add(self, kind: str, content: str = "") -> Part:
+        outer = self._here
+        inside = () if outer is self._parts[0] else (*outer.inside, outer.kind)
+        part = Part(kind, content, inside)
+        self._parts.append(part)
+        return part
+
+    def _enter(self, part: Part, tag: str = "", *, foreign: bool = False) -> None:
+        self._open.append(_Open(part, tag, foreign or self._open[-1].foreign))
+
+    def _leave(self) -> None:
+        """Close the innermost markdown, with all HTML in it."""
+        self._close(max(n for n, one in enumerate(self._open) if not one.tag))
+
+    def _close(self, depth: int) -> None:
+        """Close what stands at ``depth``; HTML blocks left open in it make parts."""
+        for inner in self._open[depth + 1 :]:
+            if inner.part.kind == f"<{inner.tag}>":
+                self._add("unclosed tag", inner.part.kind)
+        del self._open[depth:]
+
+    # Blocks
+
+    def _read_block(self, token: Token) -> None:
+        match token.type:
+            case "inline":
+                self._read_phrases(token)
+            case "fence" | "colon_fence":
+                self._read_fence(token)
+            case "html_block":
+                self._read_html(token)
+            case "math_block" | "math_block_label" | "amsmath":
+                self._read_equation(token.content, labels=[token.info])
+            case "myst_target":
+                self._add("label", token.content)
+            case "myst_line_comment" | "myst_block_break":
+                pass
+            case _ if token.nesting < 0:
+                self._leave()
+            case _:
+                kind = token.type.removesuffix("_open").replace("_", " ")
+                part = self._add(kind, _content(token))
+                if token.nesting > 0:
+                    self._enter(part)
+
+    def _read_equation(
+        self, tex: str, labels: Iterable[str], options: Iterable[str] = ()
+    ) -> None:
+        for label in filter(None, labels):
+            self._add("label", label)
+        part = self._add("equation")
+        part.content = " ".join([_formula(tex, part), *options])
+
+    def _read_fence(self, token: Token) -> None:
+        name, argument = [*token.info.split(maxsplit=1), "", ""][:2]
+        in_colons = token.type == "colon_fence"
+        if name.startswith("{") and name.endswith("}"):
+            # in colons, three of them start a directive and no option
+            no_option = in_colons and token.content.startswith(":::")
+            content = "\n" * no_option + token.content
+            self._read_directive(_directive(name[1:-1], argument, content))
+        elif in_colons:
+            self._enter(self._add("<div>", f'class="{name}"'))
+            self.read(token.content)
+            self._leave()
         else:
-            kept += _take_verbatim(match, lines, parts)
-    return "\n".join(kept)
+            self._add("code block", f"{token.info.strip()}\n{token.content}".strip())
+
+    def _read_directive(self, directive: _Directive) -> None:
+        name, labels, shared, titles, body = directive
+        if name == "math":
+            self._read_equation(body, labels, shared)
+            return
+        for label in labels:
+            self._add("label", label)
+        verbatim = _VERBATIM.fullmatch(name)
+        content = [*shared, body] if verbatim else shared
+        self._enter(self._add(f"{{{name}}}", " ".join(content).strip()))
+        for kind, text in titles.items():
+            self._read_title(kind, text)
+        if not verbatim:
+            self.read(body)
+        self._leave()
+
+    def _read_title(self, kind: str, text: str) -> None:
+        self._enter(self._add(kind))
+        for line in parser().parseInline(text, self._known):
+            self._read_phrases(line)
+        self._leave()
+
+    # Phrases
+
+    def _read_phrases(self, line: Token) -> None:
+        if not line.children:
+            self._here.content = f"{self._here.content} empty".strip()
+        for token in line.children or []:
+            self._read_phrase(token)
+
+    def _read_phrase(self, token: Token) -> None:
+        part = self._here
+        match token.type:
+            case "text":
+                self.say(token.content)
+            case "link_open":
+                self._read_attributes(token.attrs)
+                self._enter(part, foreign=token.info == "auto")
+            case "link_close":
+                self._leave()
+            case "image":
+                self._read_attributes({**token.attrs, "alt": _text(token)})
+            case "math_inline":
+                part.formulas[_formula(token.content, part)] += 1
+            case "code_inline":
+                part.code[_squeeze(token.content)] += 1
+            case "footnote_ref":
+                part.links[f"[^{token.meta['label']}]"] += 1
+            case "myst_role":
+                self._read_role(token.meta["name"], token.content)
+            case "html_inline":
+                self._read_html(token)
+            case "hardbreak":
+                self._add("<br>")
+            case _ if token.content:
+                self._add(token.type.replace("_", " "), token.content)
+
+    def _read_role(self, name: str, content: str) -> None:
+        part = self._here
+        if name == "math":
+            part.formulas[_formula(content, part)] += 1
+        elif name in _PROSE_ROLES:
+            self.say(content)
+        else:
+            titled = _ROLE_TARGET.fullmatch(content)
+            title, target = titled.groups() if titled else ("", content)
+            part.links[f"{name}:{target}"] += 1
+            self.say(title)
+
+    # HTML
+
+    def _read_html(self, token: Token) -> None:
+        self.feed(token.content)
+        self.close()
+
+    def handle_data(self, data: str) -> None:
+        """Text between tags."""
+        self.say(data)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """An opening tag. A ``<div>`` that only sets a direction makes no part."""
+        attributes = {key: value or "" for key, value in attrs}
+        own = sorted({*attributes} - _OWN_ATTRIBUTES)
+        content = " ".join(f'{key}="{attributes[key]}"' for key in own)
+        if "id" in attributes:
+            self._add("label", attributes["id"])
+        is_part = not _PHRASE.fullmatch(tag) and (tag != "div" or content)
+        part = self._add(f"<{tag}>", content) if is_part else self._here
+        self._enter(part, tag, foreign=attributes.get("lang") in LANGUAGES)
+        self._read_attributes(attributes)
+        if tag in HtmlToAst.void_elements:
+            self._open.pop()
+
+    # to a browser, <div/> only opens
+    handle_startendtag = handle_starttag
+
+    def handle_endtag(self, tag: str) -> None:
+        """A closing tag; one that closes nothing makes a part."""
+        depth = len(self._open) - 1
+        while self._open[depth].tag not in {tag, ""}:
+            depth -= 1
+        if self._open[depth].tag:
+            self._close(depth)
+        elif tag not in HtmlToAst.void_elements:
+            self._add("stray tag", f"</{tag}>")
+
+    def _read_attributes(self, attributes: Mapping[str, str | int | float]) -> None:
+        for key, value in attributes.items():
+            if key in _LINK_ATTRIBUTES:
+                self._here.links[str(value)] += 1
+            elif key in _PROSE_ATTRIBUTES:
+                self.say(str(value))
 
 
-def _closes(line: str, mark: str) -> bool:
-    """Whether ``line`` closes the fence that ``mark`` opened."""
-    bare = line.strip(" >\t")
-    return bare.startswith(mark) and not bare.strip(mark[0])
+def _content(token: Token) -> str:
+    """What a block has beside its text."""
+    if token.type == "heading_open":
+        return token.tag[1:]
+    if token.type == "footnote_reference_open":
+        return f"[^{token.meta['label']}]"
+    attributes = [f"{key}={value}" for key, value in token.attrs.items()]
+    return " ".join([*attributes, token.content.strip()]).strip()
 
 
-def _take_directive(match: re.Match[str], parts: Anatomy) -> str:
-    """Note a directive; its argument is prose unless it names something."""
-    name, argument = match["name"], match["rest"]
-    if name in _EXACT_ARGUMENT:
-        parts.directives.append(f"{name} {argument}".strip())
-        return ""
-    parts.directives.append(name)
-    return argument
+def _text(image: Token) -> str:
+    """The alternative text of an image."""
+    return "".join(one.content for one in image.children or [] if one.type == "text")
 
 
-def _take_verbatim(
-    match: re.Match[str], lines: Iterator[str], parts: Anatomy
-) -> list[str]:
-    """Note and consume a fence that is no prose; an equation stays, in dollars."""
-    body = list(takewhile(lambda line: not _closes(line, match["mark"]), lines))
-    if match["name"] == "math":
-        equation = [line for line in body if not _OPTION.match(line)]
-        options = [line for line in body if _OPTION.match(line)]
-        return [*options, "$$", match["rest"], *equation, "$$"]
-    kind = f"{{{match['name']}}}" if match["name"] else ""
-    parts.fences.append("\n".join([f"{kind}{match['rest']}".strip(), *body]))
-    return []
-
-
-def _take_option(match: re.Match[str], parts: Anatomy) -> str:
-    key, value = match[1], match[2] or ""
-    if key in _PROSE_OPTIONS:
-        return value
-    return _append(parts.directives, f":{key}: {value}".strip())
-
-
-def _take_role(match: re.Match[str], parts: Anatomy) -> str:
-    name, content = match[1], match[3]
-    if name == "math":
-        return _count(parts.formulas, _formula(content, parts))
-    if name in _PROSE_ROLES:
-        return content
-    titled = _ROLE_TARGET.match(content)
-    title, target = titled.groups() if titled else ("", content)
-    _count(parts.links, f"{name}:{target}")
-    return title
-
-
-def _take_equation(match: re.Match[str], parts: Anatomy) -> str:
-    """Note an equation; its label stays, as a label of its own."""
-    parts.equations.append(_formula(match["tex"] or match["ams"], parts))
-    return f"\n({match['label']})=\n" if match["label"] else " "
-
-
-def _formula(tex: str, parts: Anatomy) -> str:
+def _formula(tex: str, part: Part) -> str:
     r"""A formula with its spaces normalised and the words of ``\text{}`` taken out."""
-    parts.math_words += _MATH_TEXT.findall(tex)
+    part.tex.append(tex)
+    part.numbers.update(numbers(" ".join(_MATH_TEXT.findall(tex))))
     return _squeeze(_MATH_TEXT.sub(r"\\text{}", tex))
-
-
-def _take_links(text: str, parts: Anatomy) -> str:
-    def take(match: re.Match[str]) -> str:
-        return _count(parts.links, match[1]) + (match[2] or "")
-
-    for pattern in _LINKS:
-        text = pattern.sub(take, text)
-    return text
-
-
-def _take_folded(match: re.Match[str], parts: Anatomy) -> str:
-    kind = _CLASS.search(match[3])
-    return _append(
-        parts.folded, f"{match[1]}{match[2]} {kind[1] if kind else ''}".strip()
-    )
-
-
-def _append(found: list[str], item: str) -> str:
-    """Note ``item`` and return what takes its place in the text."""
-    found.append(item)
-    return " "
-
-
-def _count(found: Counter[str], item: str) -> str:
-    """Count ``item`` and return what takes its place in the text."""
-    found[item] += 1
-    return " "
 
 
 def _squeeze(text: str) -> str:

@@ -1,26 +1,30 @@
 """Do both languages say the same? ``python -m engine.parity [paths…]`` tells.
 
-What a translation shares with its twin (headings, labels, formulas, code, links,
-numbers …) is compared part by part, so a pair of which only one side was edited is
-caught; see ``engine.anatomy`` for the parts. Each problem names the file and the cell,
-counted from 1.
+Twins have the same blocks in the same order and nesting (headings, labels, paragraphs,
+lists, tables, equations, code, notes, details …), and each block has the same formulas,
+code, links and numbers as its twin; see ``engine.anatomy`` for the parts. Hebrew is
+free in the order of what stands within a block, and in what it emphasises: it sets a
+term in bold where it first names it. Each problem names the file and the cell, counted
+from 1.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 from nbformat import NotebookNode
 
 from course_utils.claims import parse_claims
-from engine.anatomy import Anatomy, dissect
+from engine.anatomy import Part, definitions, dissect, plain
 from engine.pairs import (
     LANGUAGES,
     notebook_paths,
@@ -37,16 +41,6 @@ _HEBREW = re.compile("[א-ת]")
 _NIQQUD = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
-_ORDERED = {
-    "headings": "heading level",
-    "labels": "label",
-    "equations": "equation",
-    "fences": "fenced block",
-    "directives": "directive or option",
-    "folded": "details or summary tag",
-    "table_rows": "table row (number of bars)",
-    "list_items": "list item",
-}
 _COUNTED = {
     "formulas": "inline formulas",
     "code": "inline code",
@@ -62,6 +56,13 @@ class Block:
     where: str
     lang: str | None
     text: str
+
+
+class Side(NamedTuple):
+    """One side of a pair: where it stands and its parts."""
+
+    where: str
+    parts: list[Part]
 
 
 def check_notebook(path: Path) -> list[str]:
@@ -151,11 +152,24 @@ def _check_blocks(file: str, blocks: list[Block]) -> list[str]:
         problems.append(
             f"{file}: expected at least one English and Hebrew pair, got none"
         )
-    for number, (en, he) in enumerate(pairs):
+    for number, (en, he) in enumerate(_dissected(pairs)):
         problems += _check_title(en, first=number == 0)
         problems += _check_title(he, first=number == 0)
         problems += _check_pair(en, he)
     return problems
+
+
+def _dissected(pairs: list[tuple[Block, Block]]) -> list[tuple[Side, Side]]:
+    """Both sides of each pair, taken apart; what one text defines, another may use."""
+    english = definitions(en.text for en, _ in pairs)
+    hebrew = definitions(he.text for _, he in pairs)
+    return [
+        (
+            Side(en.where, dissect(en.text, english)),
+            Side(he.where, dissect(he.text, hebrew)),
+        )
+        for en, he in pairs
+    ]
 
 
 def _kind(block: Block | None) -> str:
@@ -167,84 +181,90 @@ def _kind(block: Block | None) -> str:
     )
 
 
-def _check_title(block: Block, *, first: bool) -> list[str]:
-    headings = dissect(block.text).headings
-    if first and headings[:1] != [1]:
+def _check_title(side: Side, *, first: bool) -> list[str]:
+    levels = [int(part.content) for part in side.parts if part.kind == "heading"]
+    if first and levels[:1] != [1]:
         return [
-            f"{block.where}: expected the title, a heading of level 1,"
-            f" got levels {headings}"
+            f"{side.where}: expected the title, a heading of level 1,"
+            f" got levels {levels}"
         ]
-    if 1 in headings[int(first) :]:
+    if 1 in levels[int(first) :]:
         return [
-            f"{block.where}: expected one title a language,"
+            f"{side.where}: expected one title a language,"
             " got another heading of level 1"
         ]
     return []
 
 
-def _check_pair(en: Block, he: Block) -> list[str]:
+def _check_pair(en: Side, he: Side) -> list[str]:
     """Each text is in its language, and all but the prose is the same."""
-    english, hebrew = dissect(en.text), dissect(he.text)
-    problems = _check_english(en.where, english) + _check_hebrew(he.where, hebrew)
-    for part, name in _ORDERED.items():
-        difference = _first_difference(
-            name, getattr(english, part), getattr(hebrew, part)
-        )
-        problems += [f"{he.where}: {text}" for text in difference]
-    for part, name in _COUNTED.items():
-        difference = _counted_difference(
-            name, getattr(english, part), getattr(hebrew, part)
-        )
-        problems += [f"{he.where}: {text}" for text in difference]
-    return problems
+    differences = _differences(en.parts, he.parts)
+    return [
+        *_check_english(en),
+        *_check_hebrew(he),
+        *(f"{he.where}: {difference}" for difference in differences),
+    ]
 
 
-def _first_difference(
-    name: str, english: Sequence[object], hebrew: Sequence[object]
-) -> list[str]:
-    """Where two lists part, if they do."""
-    for number, (en, he) in enumerate(zip_longest(english, hebrew), start=1):
-        if en != he:
-            expected, got = (
-                repr(item) if item is not None else "nothing" for item in (en, he)
-            )
-            return [f"{name} {number}: expected {expected} as in English, got {got}"]
-    return []
+def _differences(english: list[Part], hebrew: list[Part]) -> list[str]:
+    """How two texts differ, up to the first block that is not the same."""
+    differences: list[str] = []
+    for number, (en, he) in enumerate(zip_longest(english, hebrew)):
+        if en is None or he is None or en.name != he.name:
+            return [
+                *differences,
+                f"part {number}: expected {_shown(en)} as in English, got {_shown(he)}",
+            ]
+        where = f"part {number}, {he.place}: " if number else ""
+        differences += [f"{where}{text}" for text in _differences_within(en, he)]
+    return differences
 
 
-def _counted_difference(
-    name: str, english: Counter[str], hebrew: Counter[str]
-) -> list[str]:
-    """What only one of two collections has, if anything."""
-    missing, extra = english - hebrew, hebrew - english
-    if not missing and not extra:
-        return []
-    expected, got = (
-        sorted(items.elements()) or "nothing" for items in (missing, extra)
-    )
-    return [f"{name}: expected {expected} as in English, got {got}"]
+def _shown(part: Part | None) -> str:
+    """A part for a message, with its first words to find it by."""
+    if part is None:
+        return "nothing"
+    words = textwrap.shorten(" ".join(part.words), 40, placeholder=" …")
+    return f"{part.name!r} ({words})" if words else repr(part.name)
 
 
-def _check_english(where: str, parts: Anatomy) -> list[str]:
-    text = " ".join([parts.prose, *parts.math_words, *parts.equations, *parts.formulas])
-    found = "".join(_HEBREW.findall(text))
+def _differences_within(en: Part, he: Part) -> list[str]:
+    """How the texts of two blocks differ."""
+    differences: list[str] = []
+    if en.worded != he.worded:
+        expected, got = ("words" if part.worded else "no words" for part in (en, he))
+        differences.append(f"expected {expected} as in English, got {got}")
+    for attribute, name in _COUNTED.items():
+        english: Counter[str] = getattr(en, attribute)
+        hebrew: Counter[str] = getattr(he, attribute)
+        missing = sorted((english - hebrew).elements()) or "nothing"
+        extra = sorted((hebrew - english).elements()) or "nothing"
+        if english != hebrew:
+            differences.append(f"{name}: expected {missing} as in English, got {extra}")
+    return differences
+
+
+def _check_english(side: Side) -> list[str]:
+    texts = (text for part in side.parts for text in [*part.words, *part.tex])
+    found = "".join(_HEBREW.findall(" ".join(texts)))
     return (
-        [f"{where}: expected no Hebrew letters in English, got {found[:20]!r}"]
+        [f"{side.where}: expected no Hebrew letters in English, got {found[:20]!r}"]
         if found
         else []
     )
 
 
-def _check_hebrew(where: str, parts: Anatomy) -> list[str]:
+def _check_hebrew(side: Side) -> list[str]:
     problems: list[str] = []
-    niqqud = _NIQQUD.findall(parts.prose)
+    prose = " ".join(text for part in side.parts for text in part.words)
+    niqqud = _NIQQUD.findall(prose)
     if niqqud:
-        problems.append(f"{where}: expected no niqqud, got U+{ord(niqqud[0]):04X}")
-    letters = [letter for letter in parts.prose if letter.isalpha()]
-    share = len(_HEBREW.findall(parts.prose)) / max(len(letters), 1)
+        problems.append(f"{side.where}: expected no niqqud, got U+{ord(niqqud[0]):04X}")
+    letters = [letter for letter in prose if letter.isalpha()]
+    share = len(_HEBREW.findall(prose)) / max(len(letters), 1)
     if len(letters) >= FEW_LETTERS and share < MOSTLY:
         wanted = f"at least {MOSTLY:.0%} of the letters to be Hebrew"
-        problems.append(f"{where}: expected {wanted}, got {share:.0%}")
+        problems.append(f"{side.where}: expected {wanted}, got {share:.0%}")
     return problems
 
 
@@ -272,21 +292,24 @@ def _check_figure(where: str, cell: NotebookNode, names: set[str]) -> list[str]:
             f"{where}: metadata.figure.name: expected a new name, got {name!r} again"
         )
     names.add(name)
-    for part in ("caption", "alt"):
+    for key, read in (("caption", dissect), ("alt", plain)):
         problems += _check_worded(
-            f"{where}: metadata.figure.{part}", figure.get(part) or {}
+            f"{where}: metadata.figure.{key}", figure.get(key) or {}, read
         )
     return problems
 
 
-def _check_worded(where: str, texts: dict[str, str]) -> list[str]:
+def _check_worded(
+    where: str, texts: dict[str, str], read: Callable[[str], list[Part]]
+) -> list[str]:
     """A text that metadata gives in both languages."""
-    en, he = (Block(f"{where}.{lang}", lang, texts.get(lang, "")) for lang in LANGUAGES)
+    given = {f"{where}.{lang}": texts.get(lang, "") for lang in LANGUAGES}
     empty = [
-        f"{b.where}: expected a text, got {b.text!r}"
-        for b in (en, he)
-        if not b.text.strip()
+        f"{place}: expected a text, got {text!r}"
+        for place, text in given.items()
+        if not text.strip()
     ]
+    en, he = (Side(place, read(text)) for place, text in given.items())
     return empty or _check_pair(en, he)
 
 
@@ -300,10 +323,9 @@ def _check_claims(where: str, cell: NotebookNode) -> list[str]:
         return [f"{where}: metadata.claims.he: expected {wanted}, got {len(worded)}"]
     problems: list[str] = []
     for number, (claim, text) in enumerate(zip(claims, worded, strict=True), start=1):
-        en = Block(f"{where}: claim {number}", "en", claim.statement)
-        problems += _check_pair(
-            en, Block(f"{where}: metadata.claims.he {number}", "he", text)
-        )
+        en = Side(f"{where}: claim {number}", plain(claim.statement))
+        he = Side(f"{where}: metadata.claims.he {number}", plain(text))
+        problems += _check_pair(en, he)
     return problems
 
 
