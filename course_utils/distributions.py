@@ -86,6 +86,17 @@ def normal_log_prob(z: Tensor, std: Tensor | float = 1.0) -> Tensor:
     return -parts.flatten(1).sum(1) / 2
 
 
+def square_distances(a: Tensor, b: Tensor) -> Tensor:
+    """‖a_i − b_j‖² of all pairs of rows (N, P) and (M, P): (N, M), in float64.
+
+    In float32 the difference of two large squares would leave few digits of a small
+    distance, which is then divided by σ².
+    """
+    a, b = a.double(), b.double()
+    squares = a.square().sum(1)[:, None] + b.square().sum(1)  # (N, M)
+    return squares.addmm(a, b.T, alpha=-2).clamp(min=0)
+
+
 class DiagonalNormal(NamedTuple):
     """N(μ, diag σ²), one for each sample.
 

@@ -114,7 +114,8 @@ def value_and_divergence(
 ) -> tuple[Tensor, Tensor]:
     """f(y) (B, …) and div f = Σ_i ∂f_i/∂y_i (B,), exact: a backward pass each.
 
-    The sum runs over all D values of a sample; each costs a backward pass.
+    The sum runs over all D values of a sample; each costs a backward pass. Both carry a
+    gradient where ``y`` does.
 
     Raises:
         RuntimeError: inside ``torch.inference_mode``, where there are no gradients.
@@ -124,9 +125,10 @@ def value_and_divergence(
             "a divergence needs gradients, which torch.inference_mode rules out: use"
             " torch.no_grad instead"
         )
+    asked = torch.is_grad_enabled() and y.requires_grad
     with torch.enable_grad():
-        flat = y.detach().flatten(1).requires_grad_()  # (B, D)
-        value = f(flat.view_as(y))
+        flat = y.flatten(1) if asked else y.detach().flatten(1).requires_grad_()
+        value = f(flat.view_as(y))  # of (B, D)
         rows = value.flatten(1)
         div = flat.new_zeros(len(y))
         if not value.requires_grad:  # the same everywhere
@@ -134,10 +136,14 @@ def value_and_divergence(
         last = flat.shape[1] - 1
         for i in range(last + 1):
             (slope,) = torch.autograd.grad(
-                rows[:, i].sum(), flat, retain_graph=i < last, materialize_grads=True
+                rows[:, i].sum(),
+                flat,
+                retain_graph=asked or i < last,
+                create_graph=asked,
+                materialize_grads=True,
             )
             div = div + slope[:, i]
-    return value.detach(), div
+    return (value, div) if asked else (value.detach(), div)
 
 
 def end_and_divergence(

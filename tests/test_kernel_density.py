@@ -31,6 +31,17 @@ def test_log_prob_is_torchs(sigma: float, count: int, channels: int) -> None:
     torch.testing.assert_close(KernelDensity(known, sigma).log_prob(x), expected)
 
 
+@pytest.mark.parametrize("sigma", [1e-3, 0.01, 0.4])
+def test_float32_images_lose_no_nats(sigma: float) -> None:
+    """What stands alone is rounded in the end, not a difference of large squares."""
+    known = 1 + torch.rand(40, 1, 28, 28, generator=seeded(2))
+    x = known[:5] + sigma * torch.randn(5, 1, 28, 28, generator=seeded(3))
+    exact = KernelDensity(known.double(), sigma).log_prob(x.double())
+    found = KernelDensity(known, sigma).log_prob(x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, rtol=1e-7, atol=1e-3)
+
+
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = KernelDensity(images(40), 0.4), images(7, seed=1)
     whole = model.log_prob(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def sparse_rows(fabric: Fabric) -> Outcome:
             index = torch.randperm(20, generator=draws)[:8]
             yield index, x[index]
 
-    turns = [
+    turns: list[Turn[Rows, tuple[Tensor, Tensor]]] = [
         Turn(squares, [SparseAdam(model.table.parameters(), 0.1)], name="rows"),
         Turn(squares, [adamw(model.decoder.parameters())], name="decoder"),
     ]
@@ -238,7 +239,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Outcome]]:
     """What each of two processes has found."""
     folder = tmp_path_factory.mktemp("processes")
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")
-    fabric.launch(everything, folder)
+    fabric.launch(partial(everything, folder=folder))
     return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(2)]
 
 

@@ -3,8 +3,9 @@
 A panel is one JavaScript module with anywidget's ``render``. In JupyterLab it is an
 ipywidget. On a built page there is no kernel: the cell's ``text/html`` names the
 module, its state travels in the output's metadata, and the site's loader calls the same
-``render``. The HTML itself holds no numbers, which differ a little from one processor
-to the next.
+``render``. Elsewhere (GitHub, a notebook that has not run yet) that HTML says how the
+figure comes to life. It holds no numbers, which differ a little from one processor to
+the next.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ _IMPORT = re.compile(
     r'^(?:import \{[^}]*\} from|@import) "\./([\w.]+)";\n', re.MULTILINE
 )
 
+# What is shown where neither a kernel nor the site's script runs the panel
+WAITING = (
+    "<p>Run this cell to use the live figure.</p>"
+    '<p dir="rtl" lang="he">הריצו את התא כדי להשתמש באיור האינטראקטיבי.</p>'
+)
+
 
 class LivePanel(anywidget.AnyWidget):
     """A widget that also works on a page without a kernel.
@@ -34,7 +41,7 @@ class LivePanel(anywidget.AnyWidget):
     :func:`self_contained`.
 
     Args:
-        name: names the panel's state on the built site, unique in its notebook.
+        name: names the panel's state on the built site.
         state: what ``render`` needs, made of JSON's types.
     """
 
@@ -48,11 +55,17 @@ class LivePanel(anywidget.AnyWidget):
     def _repr_mimebundle_(
         self, **options: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        bundle = super()._repr_mimebundle_(**options)
-        data = dict(bundle[0] if isinstance(bundle, tuple) else bundle or {})
-        data["text/plain"] = f"<live panel {self.name}>"
-        data["text/html"] = Place(self.module, self.name).html()
-        return data, {"text/html": {"state": self.state}}
+        """The widget for a kernel, the place on a page, and what anywidget adds.
+
+        Its metadata is what Colab needs to find the widget's script.
+        """
+        bundle = super()._repr_mimebundle_(**options) or {}
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        ours = {
+            "text/plain": f"<live panel {self.name}>",
+            "text/html": Place(self.module, self.name).html(WAITING),
+        }
+        return {**data, **ours}, {**metadata, "text/html": {"state": self.state}}
 
 
 def encode(x: Tensor, dtype: str = "<f4") -> str:

@@ -19,6 +19,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 from course_utils.checks import check_count, check_images, check_labels, check_shape
 from course_utils.data.images import Images, ImageSplits
 from course_utils.distributions import uniform
+from course_utils.networks.basic import gradient_if_asked
 from course_utils.networks.images import channels_last
 from course_utils.training.history import History
 from course_utils.training.loop import train_epochs
@@ -75,13 +76,16 @@ class Classifier(nn.Module):
         """
         return self.head(self.features(x))
 
-    @torch.no_grad()
     def log_prob(self, x: Tensor, chunk: int = 1000) -> Tensor:
-        """log p(c|x) of any number of images, (N, C), in nats; in evaluation mode."""
+        """log p(c|x) of any number of images, (N, C), in nats; in evaluation mode.
+
+        There is a gradient if the images require one.
+        """
         was_training = self.training
         self.eval()
         try:
-            parts = [self(part).log_softmax(dim=1) for part in x.split(chunk)]
+            with gradient_if_asked(x):
+                parts = [self(part).log_softmax(dim=1) for part in x.split(chunk)]
         finally:
             self.train(was_training)
         return torch.cat(parts)

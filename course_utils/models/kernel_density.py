@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from course_utils.checks import check_images, check_positive
+from course_utils.distributions import square_distances
 
-CHUNK = 500  # images at once: bounds the memory
+CHUNK = 250  # images at once: bounds the memory
 
 
 class KernelDensity:
@@ -45,10 +46,11 @@ class KernelDensity:
                 that it remembers; NaN or infinite pixels.
         """
         check_images(x, shape=self.shape, like=self.images)
-        known = self.images.flatten(1)  # (N, P)
+        known = self.images.flatten(1).double()  # (N, P)
         count, pixels = known.shape
         parts = []
         for part in x.flatten(1).split(CHUNK):
-            square = torch.cdist(part, known).square() / self.sigma**2  # (B, N)
+            square = square_distances(part, known) / self.sigma**2  # (B, N)
             parts.append((-square / 2).logsumexp(dim=1))
-        return torch.cat(parts) - log(count) - pixels * log(2 * pi * self.sigma**2) / 2
+        norm = log(count) + pixels * log(2 * pi * self.sigma**2) / 2
+        return (torch.cat(parts) - norm).to(x.dtype)

@@ -129,6 +129,16 @@ def ask(
     return check_alike("what the backbone gives", backbone(x, time, condition), x)
 
 
+def gradient_if_asked(x: Tensor) -> torch.set_grad_enabled:
+    """A context with gradients if ``x`` requires one, and without them otherwise.
+
+    Along a trajectory, memory grows with the number of steps if the way back is kept.
+    A likelihood that is looked at needs none; one whose points require a gradient gives
+    it to them, and to the weights too, so a model can be trained by it.
+    """
+    return torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad)
+
+
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """The network in evaluation and its weights without gradients, for a while."""

@@ -48,7 +48,8 @@ class Processes:
             return batch, there
         size = batch_size(batch) or 0
         mine = torch.tensor([int(there), size, _digest(batch) if there else 0])
-        every = self.fabric.all_gather(self.fabric.to_device(mine)).tolist()
+        gathered: Any = self.fabric.all_gather(self.fabric.to_device(mine))  # (W, 3)
+        every = gathered.tolist()
         if not all(one for one, _, _ in every):
             return None, False
         sizes = [size for _, size, _ in every]

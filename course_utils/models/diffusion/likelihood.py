@@ -37,8 +37,13 @@ from course_utils.models.diffusion.samplers import StartStd, start_deviation
 from course_utils.models.diffusion.schedules import (
     check_continuous,
 )
+from course_utils.networks.basic import gradient_if_asked
 from course_utils.networks.conditioning import Condition
-from course_utils.solvers import RK4, Solver, end_and_divergence
+from course_utils.solvers import (
+    RK4,
+    Solver,
+    end_and_divergence,
+)
 
 
 class Bound(NamedTuple):
@@ -55,7 +60,6 @@ class Bound(NamedTuple):
     reconstruction: Tensor
 
 
-@torch.no_grad()
 def evidence_lower_bound(
     denoiser: Denoiser,
     x0: Tensor,
@@ -67,6 +71,8 @@ def evidence_lower_bound(
     generator: torch.Generator | None = None,
 ) -> Bound:
     """The bound on log p(x₀), or on log p(x₀ | condition), for x₀ (B, *shape).
+
+    There is a gradient, for samples and weights, if the samples require one.
 
     Args:
         denoiser: a network, or the truth.
@@ -87,16 +93,17 @@ def evidence_lower_bound(
     denoiser.check(x0, condition)
     check_count("levels", levels)
     batch = len(x0)
-    std = start_deviation(denoiser, condition, start_std).to(x0.dtype)
-    prior = _prior(denoiser, x0, std)
-    many = _repeated(x0, check_count("repeats", repeats, least=2))  # (R·B, *shape)
-    known = None if condition is None else _repeated(condition, repeats)
-    parts = noise_terms(denoiser, many, known, levels, generator)
-    diffusion, reconstruction = (part.view(repeats, batch) for part in parts)
-    spread = (reconstruction - diffusion).std(0) / repeats**0.5
-    diffusion, reconstruction = diffusion.mean(0), reconstruction.mean(0)
-    value = reconstruction - diffusion - prior
-    return Bound(value, spread, prior, diffusion, reconstruction)
+    with gradient_if_asked(x0):
+        std = start_deviation(denoiser, condition, start_std).to(x0.dtype)
+        prior = _prior(denoiser, x0, std)
+        many = _repeated(x0, check_count("repeats", repeats, least=2))  # (R·B, *shape)
+        known = None if condition is None else _repeated(condition, repeats)
+        parts = noise_terms(denoiser, many, known, levels, generator)
+        diffusion, reconstruction = (part.view(repeats, batch) for part in parts)
+        spread = (reconstruction - diffusion).std(0) / repeats**0.5
+        diffusion, reconstruction = diffusion.mean(0), reconstruction.mean(0)
+        value = reconstruction - diffusion - prior
+        return Bound(value, spread, prior, diffusion, reconstruction)
 
 
 def noise_terms(
@@ -149,7 +156,6 @@ def _prior(denoiser: Denoiser, x0: Tensor, std: Tensor) -> Tensor:
     return 0.5 * each.flatten(1).sum(1)
 
 
-@torch.no_grad()
 def flow_log_prob(
     denoiser: Denoiser,
     x: Tensor,
@@ -162,7 +168,8 @@ def flow_log_prob(
     """log p(x), or log p(x | condition), of the probability flow: (B,), in nats.
 
     The solver carries x and the integral of div f together, in steps of equal λ. The
-    divergence costs a backward pass for each value of a sample.
+    divergence costs a backward pass for each value of a sample. There is a gradient,
+    for points and weights, if the points require one: it keeps all steps in memory.
 
     Args:
         denoiser: a network, or the truth.
@@ -181,15 +188,16 @@ def flow_log_prob(
     denoiser.check(x, condition)
     schedule = check_continuous(denoiser.schedule, "the likelihood by the flow")
     alpha = schedule.at(schedule.first).alpha
-    x_last, integral = end_and_divergence(
-        lambda y, t: flow_and_divergence(denoiser, y, t, condition),
-        alpha * x,
-        schedule.times(steps, even_in="log-SNR")[::-1],
-        solver or RK4(),
-    )
-    std = start_deviation(denoiser, condition, start_std)
-    dim = prod(denoiser.shape)
-    return normal_log_prob(x_last, std) + integral + dim * log(alpha)
+    with gradient_if_asked(x):
+        x_last, integral = end_and_divergence(
+            lambda y, t: flow_and_divergence(denoiser, y, t, condition),
+            alpha * x,
+            schedule.times(steps, even_in="log-SNR")[::-1],
+            solver or RK4(),
+        )
+        std = start_deviation(denoiser, condition, start_std)
+        dim = prod(denoiser.shape)
+        return normal_log_prob(x_last, std) + integral + dim * log(alpha)
 
 
 def flow_and_divergence(

@@ -39,6 +39,7 @@ from course_utils.models.flow_matching.path import (
     optimal_transport,
 )
 from course_utils.models.flow_matching.velocity import Velocity
+from course_utils.networks.basic import gradient_if_asked
 from course_utils.networks.conditioning import Condition
 from course_utils.solvers import (
     RK4,
@@ -188,7 +189,6 @@ class FlowMatching(nn.Module):
         """n samples (n, *shape) of the noise N(0, I), like the model's weights."""
         return normal((check_count("n", n), *self.shape), reference(self), generator)
 
-    @torch.no_grad()
     def log_prob(
         self,
         y1: Tensor,
@@ -201,19 +201,21 @@ class FlowMatching(nn.Module):
 
         The solver carries y and the integral of div v together back to t = 0. Too few
         steps bias the result, and the biased one often looks better. The divergence
-        costs a backward pass for each value of a sample.
+        costs a backward pass for each value of a sample. There is a gradient, for
+        points and weights, if the points require one: it keeps all steps in memory.
 
         Raises:
             TypeError, ValueError: as for :meth:`trajectory`.
         """
         self.check(y1, condition)
-        y0, integral = end_and_divergence(  # integral from 1 to 0 of div v
-            lambda y, t: self.velocity_and_divergence(y, t, condition),
-            y1,
-            even_times(1.0, 0.0, steps),
-            solver or RK4(),
-        )
-        return normal_log_prob(y0) + integral
+        with gradient_if_asked(y1):
+            y0, integral = end_and_divergence(  # integral from 1 to 0 of div v
+                lambda y, t: self.velocity_and_divergence(y, t, condition),
+                y1,
+                even_times(1.0, 0.0, steps),
+                solver or RK4(),
+            )
+            return normal_log_prob(y0) + integral
 
     def velocity_and_divergence(
         self, y: Tensor, t: float, condition: Condition = None

@@ -9,6 +9,9 @@ inequality E[log p̂] ≤ log p(x), and it rises to log p(x) as K grows. At K = 
 is the ELBO, at K > 1 the IWAE bound. Plain Monte Carlo is the same with q = p(z):
 hardly one of its samples looks like x.
 
+These estimates are for looking at a model: they carry no gradient, and a thousand
+decodings an image need no memory for the way back.
+
 Sources: Kingma and Welling 2014 (arXiv:1312.6114), appendix D; Burda et al. 2016, IWAE
 (arXiv:1509.00519).
 """
@@ -22,7 +25,12 @@ import torch
 from torch import Tensor
 
 from course_utils.checks import check_count, check_images
-from course_utils.distributions import DiagonalNormal, normal, normal_log_prob
+from course_utils.distributions import (
+    DiagonalNormal,
+    normal,
+    normal_log_prob,
+    square_distances,
+)
 from course_utils.models.vae.model import GaussianDecoder
 
 CHUNK = 2000  # images decoded at once: bounds the memory
@@ -110,10 +118,10 @@ def shared_prior_weights(
     for part in torch.arange(check_count("samples", samples)).split(CHUNK):
         mean = decoder(normal((len(part), decoder.latent), decoder.sigma, generator))
         check_images(x, shape=mean.shape[1:], like=decoder.sigma)
-        square = torch.cdist(mean.flatten(1), x.flatten(1)).square()  # (k, B)
+        square = square_distances(mean.flatten(1), x.flatten(1))  # (k, B)
         rows.append(-square / (2 * decoder.sigma**2))
-    pixels = x[0].numel()
-    return torch.cat(rows) - pixels * (2 * pi * decoder.sigma**2).log() / 2
+    norm = x[0].numel() * (2 * pi * decoder.sigma**2).log() / 2
+    return (torch.cat(rows) - norm).to(x.dtype)
 
 
 def iwae_curve(log_w: Tensor, counts: Sequence[int]) -> Tensor:

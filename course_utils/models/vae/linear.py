@@ -108,4 +108,4 @@ class LinearVAE(VAE):
         pixels, latent = self.direction.shape
         square = (along.square() / self.variance).sum(1) + across / noise
         log_det = self.variance.log().sum() + (pixels - latent) * log(noise)
-        return -(square + log_det + pixels * log(2 * pi)).float() / 2
+        return -(square + log_det + pixels * log(2 * pi)).to(x.dtype) / 2
