@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from filelock import FileLock
 from torch import nn
 
-from course_utils.cache import VARIABLE, cache_folder
+from course_utils.cache import VARIABLE, cache_folder, locked, remove
 from course_utils.checkpoints import (
     CheckpointError,
     File,
@@ -95,10 +94,9 @@ def trained(
         path = cache_folder("models") / file
         history = _load(model, path, key)
         if history is None:
-            with suppress(OSError):  # where no lock can be had, it works without
+            with suppress(OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                lock.enter_context(FileLock(f"{path}.lock"))
-                lock.callback(_remove, Path(f"{path}.lock"))
+            if lock.enter_context(locked(Path(f"{path}.lock"))):
                 history = _load(model, path, key)
         if history is None:
             history = train(model, **settings)
@@ -169,13 +167,7 @@ def _store(artefact: File, path: Path, name: str) -> None:
     with suppress(OSError):
         mine = path.parent.glob(f"{name}-{'[0-9a-f]' * 16}.safetensors")
         for old in sorted(mine, key=_used)[:-KEPT]:
-            _remove(old)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file if possible."""
-    with suppress(OSError):
-        path.unlink()
+            remove(old)
 
 
 def _used(path: Path) -> float:

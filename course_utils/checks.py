@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -211,7 +211,7 @@ def split_batch(batch: Any) -> tuple[Tensor, Any]:
 # --- settings -------------------------------------------------------------------------
 
 
-def check_count(name: str, value: int, *, least: int = 1) -> int:
+def check_count(name: str, value: SupportsIndex, *, least: int = 1) -> int:
     """Return ``value`` as an int if it is a whole number ≥ ``least``.
 
     Whole numbers of numpy and torch are taken, booleans are not.
@@ -220,7 +220,7 @@ def check_count(name: str, value: int, *, least: int = 1) -> int:
         TypeError: not a whole number.
         ValueError: too small.
     """
-    boolean = isinstance(value, bool) or getattr(value, "dtype", None) in _BOOLEANS
+    boolean = isinstance(value, bool) or _boolean(value)
     try:
         whole = operator.index(value)
     except TypeError:
@@ -232,7 +232,9 @@ def check_count(name: str, value: int, *, least: int = 1) -> int:
     return whole
 
 
-_BOOLEANS = (torch.bool, "bool")  # as torch and numpy name it
+def _boolean(value: Any) -> bool:
+    """Whether it is a boolean of torch or numpy."""
+    return getattr(value, "dtype", None) in (torch.bool, "bool")
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
@@ -249,15 +251,45 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(check_count("a size in shape", size) for size in shape)
 
 
-def check_positive(name: str, value: float) -> float:
-    """Return ``value`` if it is a finite number > 0.
+def check_number(name: str, value: SupportsFloat) -> float:
+    """Return ``value`` as a float if it is a number, be it NaN or infinite.
+
+    Numbers of numpy and tensors of shape () are taken, booleans and texts are not.
 
     Raises:
-        ValueError: otherwise.
+        TypeError: no number.
     """
-    if not 0 < value < float("inf"):
+    word = isinstance(value, bool | str | bytes) or not hasattr(value, "__float__")
+    if word or len(getattr(value, "shape", "")) or _boolean(value):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value.detach() if isinstance(value, Tensor) else value)
+
+
+def check_positive(name: str, value: SupportsFloat) -> float:
+    """Return ``value`` as a float if it is a finite number > 0.
+
+    Raises:
+        TypeError: no number.
+        ValueError: a number that is not above 0, NaN or infinite.
+    """
+    number = check_number(name, value)
+    if not 0 < number < float("inf"):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
-    return value
+    return number
+
+
+def check_generator(generator: torch.Generator | None) -> torch.Generator | None:
+    """Return a source of random numbers, or None for torch's own.
+
+    Raises:
+        TypeError: something else, such as a seed.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        return generator
+    raise TypeError(
+        "generator must be a torch.Generator, as seeded(0) of course_utils.notebook"
+        f" makes, or None, got {generator!r}"
+    )
 
 
 def check_option(name: str, value: str, options: Iterable[str]) -> str:

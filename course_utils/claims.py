@@ -16,6 +16,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from course_utils.console import say
+
 _SYMBOLS = {
     "<": "<",
     "<=": "≤",
@@ -93,7 +95,7 @@ def claim(
     line = f"{'✓' if verdict else '✗'} {question} {statement} (measured {shown})"
     if not verdict:
         raise ClaimError(line)
-    print(line)
+    say(line)
 
 
 def parse_claims(text: str) -> list[Claim]:

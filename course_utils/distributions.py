@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from course_utils.checks import check_generator
+
 # --- random numbers -------------------------------------------------------------------
 
 
@@ -25,6 +27,7 @@ def normal(
 
     A generator of another device draws where it lives, and the numbers move.
     """
+    generator = check_generator(generator)
     source = like.device if generator is None else generator.device
     drawn = torch.randn(
         tuple(shape), generator=generator, dtype=like.dtype, device=source
@@ -41,6 +44,7 @@ def uniform(
     shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
     """Numbers uniform on [0, 1), where ``like`` lives and in :func:`fine_dtype`."""
+    generator = check_generator(generator)
     source = like.device if generator is None else generator.device
     drawn = torch.rand(
         tuple(shape), generator=generator, dtype=fine_dtype(like), device=source

@@ -84,7 +84,11 @@ def sliced_wasserstein(
         x, y: points (N, D) and (M, D).
         projections: number of directions.
         seed: which directions.
+
+    Raises:
+        TypeError, ValueError: not two clouds of finite points; no direction.
     """
+    check_count("projections", projections)
     for points in (x, y):
         check_points(points, dim=x.shape[-1])
     a, b = (points.detach().float().numpy() for points in (x, y))

@@ -98,7 +98,16 @@ def scatter(axis: Axes, points: Tensor, **style: object) -> None:
 def scatter_classes(
     axis: Axes, points: Tensor, label: Tensor, names: Sequence[str], **style: object
 ) -> None:
-    """Points (B, 2) coloured and shaped by their class (B,), with legend entries."""
+    """Points (B, 2) coloured and shaped by their class (B,), with legend entries.
+
+    Raises:
+        ValueError: more classes than can be told apart.
+    """
+    if len(names) > len(CLASSES):
+        raise ValueError(
+            f"names must be of at most {len(CLASSES)} classes, which colours and shapes"
+            f" tell apart, got {len(names)}"
+        )
     for c, name in enumerate(names):
         scatter(
             axis,

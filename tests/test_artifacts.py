@@ -24,7 +24,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from course_utils import artifacts, checkpoints, keys
+from course_utils import cache, checkpoints, keys
 from course_utils.artifacts import trained
 from course_utils.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from course_utils.models.normalizing_flow import affine_flow
@@ -677,7 +677,7 @@ def test_two_processes_train_it_once(tmp_path: Path, folder: Path) -> None:
         for i in range(2)
     ]
     try:
-        printed = [process.communicate(timeout=200)[0] for process in processes]
+        printed = [process.communicate(timeout=900)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -877,7 +877,7 @@ def test_a_cache_that_can_only_be_read_is_enough(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError
 
-    for place, name in ((artifacts, "FileLock"), (os, "utime"), (os, "replace")):
+    for place, name in ((cache, "FileLock"), (os, "utime"), (os, "replace")):
         monkeypatch.setattr(place, name, refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
     with warnings.catch_warnings():

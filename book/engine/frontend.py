@@ -39,7 +39,7 @@ def node() -> str:
 def install() -> None:
     """Run ``npm ci``, unless the lock file is the one that was installed last."""
     digest = hashlib.sha256((BOOK / "package-lock.json").read_bytes()).hexdigest()
-    if _STAMP.is_file() and _STAMP.read_text() == digest:
+    if _STAMP.is_file() and _STAMP.read_text(encoding="utf-8") == digest:
         return
     # npm is a script that looks for Node on the path: it shall find this one only.
     path = os.pathsep.join([str(Path(node()).parent), os.environ.get("PATH", "")])
@@ -51,10 +51,12 @@ def install() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode != 0:
         raise ExtensionError(f"npm ci failed in book/:\n{done.stdout!s}")
-    _STAMP.write_text(digest)
+    _STAMP.write_text(digest, encoding="utf-8")
 
 
 def _write(path: Path, content: bytes) -> None:

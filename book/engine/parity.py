@@ -24,6 +24,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from course_utils.claims import parse_claims
+from course_utils.console import say
 from engine.anatomy import Part, definitions, dissect, plain
 from engine.pairs import (
     LANGUAGES,
@@ -103,7 +104,7 @@ def main(arguments: list[str]) -> int:
             check_notebook(path) if path.suffix == ".ipynb" else check_page(path)
         )
     for problem in problems:
-        print(problem)
+        say(problem)
     return int(bool(problems))
 
 

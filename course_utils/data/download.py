@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Protocol
 
 import pooch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm.auto import tqdm
 
-from course_utils.cache import VARIABLE, make_folder
+from course_utils.cache import VARIABLE, locked, make_folder, unusable
 from course_utils.progress import bars_are_off
 
 WAIT = 1800.0  # seconds to wait for another process that is downloading
@@ -191,24 +191,28 @@ def fetch(
         name → path, for each of the files.
 
     Raises:
-        CacheError: files are missing and the folder cannot be written to.
+        CacheError: files are missing and the folder cannot be written to, or is full.
         DownloadError: no source gave the files.
     """
     if any(file.problem(folder / file.name) for file in files):
         make_folder(folder)
         try:
-            with FileLock(folder / ".lock", timeout=WAIT):
-                _fill(files, sources, folder)
+            with locked(folder / ".lock", timeout=WAIT) as alone:
+                _fill(files, sources, folder, alone)
         except Timeout:
             waited = f"another process has been downloading for {WAIT:g} seconds"
             raise DownloadError(files, folder, [waited]) from None
+        except OSError as error:
+            raise unusable(folder, error) from error
     return {file.name: folder / file.name for file in files}
 
 
-def _fill(files: Sequence[RemoteFile], sources: Sequence[Source], folder: Path) -> None:
-    """Fetch what is missing, while no other process does."""
-    for left_over in folder.glob(".download-*"):  # by a process that was killed
-        shutil.rmtree(left_over, ignore_errors=True)
+def _fill(
+    files: Sequence[RemoteFile], sources: Sequence[Source], folder: Path, alone: bool
+) -> None:
+    """Fetch what is missing; ``alone`` if it is sure that no other process does."""
+    for left_over in folder.glob(".download-*") if alone else ():
+        shutil.rmtree(left_over, ignore_errors=True)  # by a process that was killed
     offers: list[tuple[Source, Sequence[RemoteFile]]] = [
         (_ByHand(packed), [file])
         for file in files

@@ -9,7 +9,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_count, check_labels
+from course_utils.checks import check_count, check_generator, check_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +80,12 @@ class Images:
             ValueError: a size below 1.
         """
         size = check_count("size", size)
+        check_generator(generator)
 
         def draw() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             while True:
-                for index in torch.randperm(len(self), generator=generator).split(size):
+                order = torch.randperm(len(self), generator=generator)
+                for index in order.split(size):
                     yield self.image[index], self.label[index], index
 
         return draw()

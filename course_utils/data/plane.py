@@ -24,6 +24,7 @@ from torch import Tensor
 
 from course_utils.checks import (
     check_count,
+    check_generator,
     check_labels,
     check_points,
     check_positive,
@@ -176,7 +177,7 @@ class PlaneData(ABC):
             TypeError, ValueError: a subclass that draws something else.
         """
         made = f"what {type(self).__name__}._draw gives"
-        drawn = self._draw(check_count("n", n), generator)
+        drawn = self._draw(check_count("n", n), check_generator(generator))
         raw: Any = drawn
         label: Any = None
         if isinstance(drawn, tuple) and len(drawn) == 2:

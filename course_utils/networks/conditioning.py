@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from course_utils.checks import check_count, check_labels, check_samples
+from course_utils.checks import check_count, check_labels, check_number, check_samples
 
 Condition = Tensor | None
 _NAME = "conditions"  # in messages
@@ -83,6 +83,7 @@ class _Given(Conditioning):
     def __init__(self, dim: int, drop: float) -> None:
         super().__init__()
         self.out_dim = check_count("dim", dim, least=0)
+        drop = check_number("drop", drop)
         if not 0 <= drop < 1:
             raise ValueError(f"drop must lie in [0, 1), got {drop!r}")
         if drop and not dim:

@@ -19,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from course_utils.checks import check_count, check_positive
+from course_utils.checks import check_count, check_number
 from course_utils.training.history import History
 from course_utils.training.run import Measure, Run
 from course_utils.training.turns import Loss, Turn, adamw, check_turns
@@ -91,7 +91,6 @@ def train(
             1e-2 if lr is None else lr,
             0.01 if weight_decay is None else weight_decay,
         )
-        _check_rates(*rates)
         turns = [Turn(turns, [adamw(_trainable(model), *rates)], clip=clip)]
     elif (lr, weight_decay, clip) != (None, None, None):
         raise ValueError(
@@ -218,6 +217,8 @@ def _check_settings(
     steps = check_count("steps", steps)
     steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch)
     check_count("warmup", warmup)
+    if not isinstance(keep, Iterable):
+        raise TypeError(f"keep must hold numbers of epochs, got {keep!r}")
     kept = [check_count("keep", epochs, least=0) for epochs in keep]
     for epochs in kept:
         if epochs > steps // steps_per_epoch:
@@ -226,15 +227,6 @@ def _check_settings(
                 f" {steps // steps_per_epoch} ({steps} steps, {steps_per_epoch} an"
                 f" epoch), got {epochs}"
             )
-    if ema is not None and not 0 <= ema < 1:
+    if ema is not None and not 0 <= check_number("ema", ema) < 1:
         raise ValueError(f"ema must lie in [0, 1), got {ema!r}")
     return steps, steps_per_epoch, kept
-
-
-def _check_rates(lr: float, weight_decay: float) -> None:
-    """Refuse a learning rate or a weight decay that is out of range."""
-    check_positive("lr", lr)
-    if not 0 <= weight_decay < float("inf"):
-        raise ValueError(
-            f"weight_decay must be a finite number of at least 0, got {weight_decay!r}"
-        )

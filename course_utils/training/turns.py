@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from course_utils.checks import check_count, check_positive
+from course_utils.checks import check_count, check_number, check_positive
 
 M = TypeVar("M", bound=nn.Module)
 B = TypeVar("B")  # a batch: a tensor, or a tuple of tensors
@@ -58,10 +58,17 @@ class Turn(Generic[M, B]):
 def adamw(
     parameters: Iterable[nn.Parameter], lr: float = 1e-2, weight_decay: float = 0.01
 ) -> AdamW:
-    """The optimizer of most models here: AdamW that forgets old gradients quickly."""
-    return AdamW(
-        parameters, lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
-    )
+    """The optimizer of most models here: AdamW that forgets old gradients quickly.
+
+    Raises:
+        TypeError, ValueError: a rate that is not above 0, a weight decay below 0.
+    """
+    lr, decay = check_positive("lr", lr), check_number("weight_decay", weight_decay)
+    if not 0 <= decay < float("inf"):
+        raise ValueError(
+            f"weight_decay must be a finite number of at least 0, got {weight_decay!r}"
+        )
+    return AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=decay, fused=True)
 
 
 def warmup_cosine(steps: int, warmup: int = 50) -> Callable[[int], float]:

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_count, check_option
+from course_utils.checks import check_count, check_number, check_option
 from course_utils.distributions import normal, normal_like, reference
 from course_utils.models.diffusion.denoiser import Denoiser, Prediction
 from course_utils.models.diffusion.process import transition
@@ -274,7 +274,7 @@ class DDIM(Sampler):
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
+        if not 0 <= check_number("eta", self.eta) <= 1:
             raise ValueError(f"eta must lie between 0 and 1, got {self.eta}")
 
     def move(self, guess: Guess, x: Tensor, t: float, s: float, noise: Noise) -> Tensor:

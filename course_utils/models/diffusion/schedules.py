@@ -29,6 +29,7 @@ from torch import Tensor
 
 from course_utils.checks import (
     check_count,
+    check_number,
     check_option,
     check_positive,
     check_times,
@@ -368,6 +369,7 @@ class VPLinear(ContinuousSchedule):
 
 
 def _inner_times(first: float, last: float) -> tuple[float, float]:
+    first, last = check_number("first", first), check_number("last", last)
     if not 0 < first < last <= 1:
         raise ValueError(f"0 < first < last ≤ 1 is needed, got {first} and {last}")
     return first, last
