@@ -268,6 +268,7 @@ def suited(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
     return name not in PRECISE or dtype != torch.bfloat16
 
 
+DEVICES = ["meta", "cuda"] if torch.cuda.is_available() else ["meta"]
 EVERY = [(n, s, d) for n in CASES for s in SHAPES for d in DTYPES if suited(n, s, d)]
 ON_A_DEVICE = [
     (n, s)
@@ -298,11 +299,13 @@ def test_any_shape_and_dtype(
     )
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("name", "shape"), ON_A_DEVICE)
-def test_any_device(name: str, shape: tuple[int, ...]) -> None:
+def test_any_device(name: str, shape: tuple[int, ...], device: str) -> None:
     build, act = CASES[name]
-    outputs = act(build(shape).to("meta"), torch.empty(B, *shape, device="meta"))
-    assert all(out.is_meta for out in outputs)
+    outputs = act(build(shape).to(device), torch.rand(B, *shape).to(device))
+    assert {out.device.type for out in outputs} == {device}
+    assert all(out.is_meta or out.isfinite().all() for out in outputs)
 
 
 def test_tensors_without_values_pass_the_checks() -> None:

@@ -289,9 +289,26 @@ def test_all_processes_say_why_training_ended(
     assert len(first["losses"]) == (3 if case == "ended" else 0)
 
 
-# --- precision ------------------------------------------------------------------------
+# --- device and precision -------------------------------------------------------------
+
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", EQUAL, ids=lambda case: case.__name__)
+def test_the_device_is_the_engines(
+    case: Callable[[Fabric], Outcome], device: str
+) -> None:
+    """The same steps, wherever they are taken; here they are in float64."""
+    one = case(Fabric(accelerator="cpu", devices=1))
+    found = case(Fabric(accelerator=device, devices=1))
+    for name, weight in one["weights"].items():
+        there = found["weights"][name]
+        assert there.device.type == device
+        torch.testing.assert_close(there.cpu(), weight, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     ("precision", "weight", "batch"),
     [
@@ -302,7 +319,7 @@ def test_all_processes_say_why_training_ended(
     ],
 )
 def test_precision_is_the_engines(
-    precision: Any, weight: torch.dtype, batch: torch.dtype
+    precision: Any, weight: torch.dtype, batch: torch.dtype, device: str
 ) -> None:
     """Mixed precision rounds what layers do, and neither the data nor the loss."""
     seen = []
@@ -313,7 +330,7 @@ def test_precision_is_the_engines(
             seen.append((y0.dtype, y1.dtype, loss.dtype))
             return loss
 
-    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+    fabric = Fabric(accelerator=device, devices=1, precision=precision)
     model = FlowMatching(mlp_velocity(width=8))
     history = train_fresh(
         model, OlympicRings(), Loss(), steps=3, batch=16, fabric=fabric

