@@ -774,15 +774,15 @@ def test_divergence_of_the_truth_equals_autograd() -> None:
 def test_likelihoods_depend_on_the_class() -> None:
     data, schedule = Square("by class"), VEExponential()
     best = OptimalDenoiser(data, schedule, given_label=True)
-    x = torch.tensor([[0.05, 0.1], [0.05, 0.1], [0.6, 0.2], [0.95, 0.95]])
-    label = torch.tensor([0, 1, 2, 4])
+    x = torch.tensor([[0.05, 0.1], [0.05, 0.1], [0.95, 0.95]])
+    label = torch.tensor([0, 1, 4])
     std = (1 + data_deviation(data, given_label=True) ** 2).sqrt()
     ode = flow_log_prob(best, x, label, steps=10, start_std=std)
     bound = evidence_lower_bound(
         best, x, label, levels=3, repeats=2, start_std=std, generator=seeded(0)
     )
     truth = data.log_prob(x, label)
-    right = torch.tensor([True, False, True, True])
+    right = torch.tensor([True, False, True])
     assert torch.allclose(ode[right], truth[right], atol=0.2)
     assert (bound.value <= ode + 5 * bound.standard_error + 0.2).all()
     assert ode[1] < -20

@@ -105,7 +105,7 @@ def test_wide_noise_against_draws_of_the_data(
 def test_narrow_noise_against_draws_around_the_point(
     name: str, label: int | None, s: float
 ) -> None:
-    data, n = DATA[name], 20_000
+    data, n = DATA[name], 8_000
     u = noisy(draw(data, 5, label, 1)[:5], s)
     found = data.posterior(u, s, labels(u, label))
     for row in range(len(u)):
@@ -193,7 +193,7 @@ def test_classes_add_up(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_laws_of_total_expectation_and_variance(name: str, s: float) -> None:
     data = DATA[name]
-    x = draw(data, 10_000, None, 6)
+    x = draw(data, 3000, None, 6)
     found = data.posterior(noisy(x, s), s)
     mean = data.standardize(data._moments()[0][None])[0]
     assert mean_of(found.mean).agrees(mean)
@@ -208,7 +208,7 @@ def test_the_laws_of_total_expectation_and_variance(name: str, s: float) -> None
 @pytest.mark.parametrize("name", WITH_CLASSES)
 def test_least_error_given_the_class(name: str, s: float) -> None:
     data = DATA[name]
-    x, label = data.sample_labelled(10_000, seeded(8))
+    x, label = data.sample_labelled(3000, seeded(8))
     found = data.posterior(noisy(x.double(), s), s, label)
     given = data.mmse(s, given_label=True)
     assert mean_of(((x - found.mean) ** 2).sum(1)).agrees(given)
@@ -221,7 +221,7 @@ def test_least_error_given_the_class(name: str, s: float) -> None:
 )
 def test_least_error_from_no_noise_to_all(name: str, given_label: bool) -> None:
     data = DATA[name]
-    noise = [0.06, 0.12, 0.3, 0.8, 2.0, 10.0, 1e3]
+    noise = [0.06, 0.3, 2.0, 1e3]
     if not given_label:
         noise = [1e-4, *noise]
     error = [data.mmse(s, given_label) for s in noise]
@@ -240,7 +240,7 @@ def test_below_the_finest_table_the_error_goes_on(name: str) -> None:
     below, above = (data.mmse(finest * (1 + e)) for e in (-1e-6, 1e-6))
     assert above / below == pytest.approx(1, abs=1e-5)
     s = finest / 2
-    u = noisy(draw(data, 2500, None, 9), s)
+    u = noisy(draw(data, 1000, None, 9), s)
     share = mean_of(data.posterior(u, s).variance.sum(1) / s**2)
     assert share.agrees(data.mmse(s) / s**2, 5e-3)
 
