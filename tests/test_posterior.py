@@ -105,7 +105,7 @@ def test_wide_noise_against_draws_of_the_data(
 def test_narrow_noise_against_draws_around_the_point(
     name: str, label: int | None, s: float
 ) -> None:
-    data, n = DATA[name], 8_000
+    data, n = DATA[name], 8_000 if "spiral" in name else 20_000
     u = noisy(draw(data, 5, label, 1)[:5], s)
     found = data.posterior(u, s, labels(u, label))
     for row in range(len(u)):
