@@ -84,7 +84,7 @@ def trained(
         raise ValueError(
             f"name must consist of letters, digits, '.', '_' and '-', got {name!r}"
         )
-    check_count("seed", seed, least=0)
+    seed = check_count("seed", seed, least=0)
     told = {"format": FORMAT, **facts(name, seed, build, train, settings)}
     with own_randomness(seed), ExitStack() as lock:
         model = build()

@@ -29,7 +29,9 @@ _SYMBOLS = {
     "=": "=",
 }
 _QUESTION = re.compile(r"[A-Z]+\d+[a-z]?")
-_LINE = re.compile(r"^✓ ([A-Z]+\d+[a-z]?) (.+) \(measured ([^()\n]+)\)$", re.MULTILINE)
+_LINE = re.compile(
+    r"^✓ ([A-Z]+\d+[a-z]?) (.+) \(measured ([^()\n]+)\)\r?$", re.MULTILINE
+)
 _MOST_DIGITS = 17  # of a float64
 
 Scalar = bool | int | float | str
@@ -156,8 +158,8 @@ def _holds(value: Scalar, symbol: str, limit: Any) -> bool:
     """Whether ``value symbol limit`` is true."""
     if symbol == "=":
         return value == limit
-    number = float(value)
-    if not math.isfinite(number):
+    number: Any = value if isinstance(value, int) else float(value)
+    if isinstance(number, float) and not math.isfinite(number):
         return False
     verdicts = {
         "<": number < limit,
@@ -183,7 +185,8 @@ def _show_measured(value: Scalar, symbol: str, limit: Scalar, digits: int) -> st
         for d in range(digits, _MOST_DIGITS)
         if _keeps(value, symbol, limit, d, verdict)
     )
-    return _show(value, next(enough, _MOST_DIGITS))
+    fewest = next(enough, None)
+    return f"{value:.{digits}g}" if fewest is None else _show(value, fewest)
 
 
 def _keeps(

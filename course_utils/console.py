@@ -35,4 +35,6 @@ def _has(text: str, encoding: str) -> bool:
         text.encode(encoding)
     except UnicodeEncodeError:
         return False
+    except LookupError:  # no encoding that is known
+        return True
     return True

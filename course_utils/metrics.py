@@ -88,7 +88,8 @@ def sliced_wasserstein(
     Raises:
         TypeError, ValueError: not two clouds of finite points; no direction.
     """
-    check_count("projections", projections)
+    projections = check_count("projections", projections)
+    seed = check_count("seed", seed, least=0)
     for points in (x, y):
         check_points(points, dim=x.shape[-1])
     a, b = (points.detach().float().numpy() for points in (x, y))

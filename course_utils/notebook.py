@@ -26,14 +26,14 @@ def setup(seed: int = 0, threads: int = 1) -> None:
         seed: of torch's random numbers.
         threads: how many to use, unless ``OMP_NUM_THREADS`` or the machine allow fewer.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(check_count("seed", seed, least=0))
     torch.set_num_threads(min(check_count("threads", threads), _THREADS))
     use_style()
 
 
 def seeded(seed: int) -> torch.Generator:
     """A source of randomness that starts at ``seed``, shared with nothing else."""
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(check_count("seed", seed, least=0))
 
 
 def show_source(*objects: Callable[..., object] | type) -> Markdown:

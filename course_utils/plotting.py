@@ -73,8 +73,8 @@ def panels(
     count: int, columns: int = 3, ratio: float = 0.72
 ) -> tuple[Figure, list[Axes]]:
     """A figure of ``count`` small maps, ``columns`` in a row, without ticks."""
-    check_count("count", count)
-    rows = -(-count // check_count("columns", columns))
+    count, columns = check_count("count", count), check_count("columns", columns)
+    rows = -(-count // columns)
     height = WIDTH / columns * ratio * rows + 0.25 * rows
     figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False)
     axes = list(grid.flat)

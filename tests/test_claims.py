@@ -170,3 +170,14 @@ def test_other_lines_are_no_claims() -> None:
         parse_claims("✗ NF1 gap < 1 (measured 2)\n✓ all fine\nNF1 gap < 1 (measured 0)")
         == []
     )
+
+
+def test_a_tiny_number_is_no_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    claim("NF1", "gap", 1e-20, ">", 0.0)
+    line = capsys.readouterr().out
+    assert line == "✓ NF1 gap > 0.000 (measured 1e-20)\n"
+    assert parse_claims(line.replace("\n", "\r\n"))[0].measured == "1e-20"
+
+
+def test_a_whole_number_may_be_larger_than_a_float() -> None:
+    claim("NF1", "count", 10**400, ">", 3)

@@ -126,3 +126,29 @@ def test_rings_are_flat() -> None:
     if density.requires_grad:
         (slope,) = torch.autograd.grad(density.sum(), x)
         assert not slope.any()
+
+
+def test_a_truth_from_a_table_says_that_it_has_no_gradient() -> None:
+    best = OptimalDenoiser(OlympicRings(), VPCosine())
+    x = OlympicRings().sample(4).requires_grad_()
+    with pytest.raises(RuntimeError, match="read from a table and carries no gradient"):
+        flow_log_prob(best, x, steps=2)
+    assert flow_log_prob(best, x.detach(), steps=2).isfinite().all()
+
+
+def test_a_classifier_keeps_its_modes() -> None:
+    model = Classifier(2, (1, 8, 8), classes=3).train()
+    model.body.eval()  # frozen statistics
+    model.log_prob(IMAGES.float())
+    assert model.training
+    assert not model.body.training
+    with pytest.raises(TypeError, match="images must be a"):
+        model.log_prob(IMAGES.numpy())  # type: ignore[arg-type]
+
+
+def test_the_linear_vae_may_change_its_dtype() -> None:
+    exact = LinearVAE(IMAGES, latent=2)
+    before = exact.log_prob(IMAGES)
+    torch.testing.assert_close(
+        exact.float().log_prob(IMAGES), before, rtol=1e-4, atol=1e-2
+    )

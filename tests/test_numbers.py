@@ -22,7 +22,10 @@ from course_utils.models.diffusion import DDIM, VPCosine, mlp_denoiser
 from course_utils.models.flow_matching import FlowMatching, mlp_velocity
 from course_utils.models.kernel_density import KernelDensity
 from course_utils.models.normalizing_flow import affine_flow
+from course_utils.models.vae import LinearVAE, conv_vae, iwae_curve
+from course_utils.models.vae.latents import whitened_components
 from course_utils.networks.conditioning import ClassLabels
+from course_utils.notebook import seeded
 from course_utils.plotting import scatter_classes
 from course_utils.training import train
 
@@ -150,3 +153,29 @@ def test_settings_of_another_form_are_refused() -> None:
         learn(steps=10, keep=5)
     with pytest.raises(ValueError, match="at most 5 classes"):
         scatter_classes(None, torch.zeros(6, 2), torch.arange(6), "abcdef")  # type: ignore[arg-type]
+
+
+def test_small_unsigned_numbers_do_not_overflow() -> None:
+    few: Any = np.uint8(3)
+    many: Any = np.uint8(200)  # twice this is more than it can hold
+    x = torch.rand(8, 1, 8, 8)
+    assert whitened_components(x, few).shape == (8, 3)
+    LinearVAE(x, few, 0.4).log_prob(x)
+    mlp_velocity(width=8, frequencies=many)(torch.zeros(2, 2), torch.full((2,), 0.5))
+    vae = conv_vae(many, width=2, hidden=8, shape=(1, 8, 8))
+    assert vae.sample(2).shape == (2, 1, 8, 8)
+    assert iwae_curve(torch.zeros(300, 2), [few]).shape == (1, 2)
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_seed_of_any_library_is_one(kind: Callable[[int], Any]) -> None:
+    drawn = torch.rand(2, generator=seeded(3))
+    assert torch.equal(torch.rand(2, generator=seeded(kind(3))), drawn)
+    x, y = torch.rand(2, 9, 2)
+    assert sliced_wasserstein(x, y, seed=kind(3)) == sliced_wasserstein(x, y, seed=3)
+
+
+def test_what_is_no_seed_is_refused() -> None:
+    for what in ("3", True, torch.Generator(), 1.5):
+        with pytest.raises(TypeError, match="seed must be a whole number"):
+            seeded(what)  # type: ignore[arg-type]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -155,12 +156,97 @@ def sparse_rows(fabric: Fabric) -> Outcome:
     return outcome(model, train(model, turns, batches(), STEPS, fabric=fabric))
 
 
+def learnt(fabric: Fabric, draw: Callable[[torch.Generator], Any]) -> Outcome:
+    """A linear layer that learns from batches of some form, of two tensors (B, 3)."""
+    torch.manual_seed(0)
+    model, draws = nn.Linear(3, 3).double(), seeded(7)
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        x, y = batch.values() if isinstance(batch, dict) else batch
+        if hasattr(batch, "_fields"):
+            x, y = batch.x, batch.y
+        x, y = torch.as_tensor(x).double(), torch.as_tensor(y).double()
+        return (model(x) - y).square().sum(1)
+
+    batches = iter(lambda: draw(draws), None)
+    return outcome(model, train(model, loss, batches, STEPS, fabric=fabric))
+
+
+class Named(NamedTuple):
+    """A batch whose parts have names."""
+
+    x: Tensor
+    y: Tensor
+
+
+def named(fabric: Fabric) -> Outcome:
+    return learnt(fabric, lambda d: Named(*torch.randn(2, 7, 3, generator=d)))
+
+
+def of_a_dict(fabric: Fabric) -> Outcome:
+    def draw(draws: torch.Generator) -> dict[str, Tensor]:
+        x, y = torch.randn(2, 7, 3, generator=draws)
+        return {"x": x, "y": y}
+
+    return learnt(fabric, draw)
+
+
+def of_numpy(fabric: Fabric) -> Outcome:
+    def draw(draws: torch.Generator) -> tuple[Any, ...]:
+        return tuple(part.numpy() for part in torch.randn(2, 7, 3, generator=draws))
+
+    return learnt(fabric, draw)
+
+
+def shares_of_other_sizes(fabric: Fabric) -> Outcome:
+    """Two samples for one process, six for the other."""
+    rows = {1: [slice(0, 8)], 2: [slice(0, 2), slice(2, 8)]}[fabric.world_size]
+
+    def draw(draws: torch.Generator) -> dict[str, Tensor]:
+        x, y = torch.randn(2, 8, 3, generator=draws)
+        return {"x": x[rows[fabric.global_rank]], "y": y[rows[fabric.global_rank]]}
+
+    return learnt(fabric, draw)
+
+
+class Scaled(nn.Module):
+    """A layer, and a scale that is moved though the module does not own it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2, dtype=torch.float64)
+        self.scale = [nn.Parameter(torch.ones(2, dtype=torch.float64))]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * self.scale[0]
+
+
+def a_weight_outside(fabric: Fabric) -> Outcome:
+    torch.manual_seed(0)
+    model, draws = Scaled(), seeded(8)
+    turn: Turn[Any, Any] = Turn(squares, [adamw([*model.parameters(), *model.scale])])
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            both = torch.randn(6, 5, generator=draws, dtype=torch.float64)
+            yield both[:, :3], both[:, 3:]
+
+    found = outcome(model, train(model, [turn], batches(), STEPS, fabric=fabric))
+    found["weights"]["scale"] = model.scale[0].detach().double()
+    return found
+
+
 EQUAL: list[Callable[[Fabric], Outcome]] = [
     likelihood,
     given_noise,
     shared_out_by_a_sampler,
     adversaries,
     sparse_rows,
+    named,
+    of_a_dict,
+    of_numpy,
+    shares_of_other_sizes,
+    a_weight_outside,
 ]
 
 
@@ -194,7 +280,27 @@ def torchs_noise(fabric: Fabric) -> Outcome:
     history = train_fresh(
         model, OlympicRings(), watched, steps=1, batch=8, fabric=fabric
     )
-    return outcome(model, history, asked=watched.seen)
+    first = watched.seen
+    train_fresh(model, OlympicRings(), watched, steps=1, batch=8, fabric=fabric)
+    both = torch.cat([first, watched.seen])  # a second training draws other noise
+    return outcome(model, history, asked=both)
+
+
+def normalised(fabric: Fabric) -> Outcome:
+    """The statistics of batch normalization, and what was measured by them."""
+    torch.manual_seed(0)
+    model, draws = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), seeded(9)
+    batch = torch.randn(8, 3, generator=draws), torch.randn(8, 2, generator=draws)
+    history = train(
+        model,
+        squares,
+        iter(lambda: (torch.randn(8, 3, generator=draws), batch[1]), None),
+        STEPS,
+        measure=lambda model: {"loss": squares(model, batch)},
+        steps_per_epoch=4,
+        fabric=fabric,
+    )
+    return outcome(model, history, measured=history.measured)
 
 
 def refused(fabric: Fabric, batches: Any, loss: Any = squares) -> Outcome:
@@ -220,13 +326,38 @@ def diverged(fabric: Fabric) -> Outcome:
     return refused(fabric, repeat((torch.ones(4, 3), torch.ones(4, 2))), loss)
 
 
-def too_small(fabric: Fabric) -> Outcome:
-    return refused(fabric, repeat((torch.ones(1, 3), torch.ones(1, 2))))
+def of_one_sample(fabric: Fabric) -> Outcome:
+    """Too few to be shared: all take the same step."""
+    return learnt(fabric, lambda draws: (torch.randn(1, 3, generator=draws),) * 2)
+
+
+def fails_in_one(fabric: Fabric) -> Outcome:
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        if fabric.global_rank == 1:
+            raise ValueError("something of this process alone")
+        return squares(model, batch)
+
+    return refused(fabric, repeat((torch.ones(4, 3), torch.ones(4, 2))), loss)
+
+
+def stopped_in_one(fabric: Fabric) -> Outcome:
+    """Ctrl-C reaches one process, in its third step."""
+    steps = iter(range(STEPS))
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        if next(steps) == 2 and fabric.global_rank == 1:
+            signal.raise_signal(signal.SIGINT)
+        return squares(model, batch)
+
+    batches = repeat((torch.ones(4, 3), torch.ones(4, 2)))
+    history = train(nn.Linear(3, 2), loss, batches, STEPS, fabric=fabric)
+    return {"losses": history.loss, "interrupted": history.interrupted}
 
 
 def everything(fabric: Fabric, folder: Path) -> None:
     """All of the above in one process of two."""
-    cases = [*EQUAL, own_noise, torchs_noise, ended, diverged, too_small]
+    cases = [*EQUAL, own_noise, torchs_noise, normalised, of_one_sample]
+    cases += [ended, diverged, fails_in_one, stopped_in_one]
     found = {case.__name__: case(fabric) for case in cases}
     torch.save(found, folder / f"{fabric.global_rank}.pt")
 
@@ -277,7 +408,6 @@ def test_each_process_has_samples_and_noise_of_its_own(
     [
         ("ended", BatchesEndedError),
         ("diverged", TrainingDivergedError),
-        ("too_small", ValueError),
     ],
 )
 def test_all_processes_say_why_training_ended(
@@ -287,6 +417,29 @@ def test_all_processes_say_why_training_ended(
     assert first == second
     assert first["error"] is error
     assert len(first["losses"]) == (3 if case == "ended" else 0)
+
+
+def test_an_error_in_one_process_is_known_to_all(
+    two: list[dict[str, Outcome]],
+) -> None:
+    first, second = (process["fails_in_one"] for process in two)
+    assert second["says"] == "something of this process alone"
+    assert first["error"] is TrainingDivergedError
+
+
+def test_ctrl_c_in_one_process_stops_all(two: list[dict[str, Outcome]]) -> None:
+    first, second = (process["stopped_in_one"] for process in two)
+    assert first == second
+    assert first["interrupted"]
+    assert len(first["losses"]) == 3
+
+
+@pytest.mark.parametrize("case", ["normalised", "of_one_sample"])
+def test_all_processes_have_one_model(two: list[dict[str, Outcome]], case: str) -> None:
+    first, second = (process[case] for process in two)
+    for name, weight in first["weights"].items():
+        assert torch.equal(weight, second["weights"][name]), name
+    assert first.get("measured") == second.get("measured")
 
 
 # --- device and precision -------------------------------------------------------------
@@ -338,3 +491,19 @@ def test_precision_is_the_engines(
     assert len(history.loss) == 3
     assert seen == [(batch, batch, batch)] * 3
     assert {p.dtype for p in model.parameters()} == {weight}
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_an_average_in_half_precision_is_refused(precision: Any) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+    batches = repeat((torch.ones(4, 3), torch.ones(4, 2)))
+    with pytest.raises(ValueError, match="ema needs weights of at least float32"):
+        train(nn.Linear(3, 2), squares, batches, 2, ema=0.9, fabric=fabric)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_gradients_too_long_for_their_dtype_are_finite(clip: float | None) -> None:
+    model = nn.Linear(100, 1)
+    batches = repeat(torch.full((4, 100), 1e20))
+    train(model, lambda m, x: m(x)[:, 0], batches, 2, clip=clip, weight_decay=0.0)
+    assert all(p.isfinite().all() for p in model.parameters())

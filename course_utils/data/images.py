@@ -100,8 +100,8 @@ class Images:
         Raises:
             ValueError: counts out of range, or a class has too few images.
         """
-        check_count("count", count)
-        check_count("start", start, least=0)
+        count = check_count("count", count)
+        start = check_count("start", start, least=0)
         places = [(self.label == c).nonzero()[:, 0] for c in range(self.classes)]
         for c, place in enumerate(places):
             if len(place) < start + count:

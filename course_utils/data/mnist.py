@@ -87,8 +87,8 @@ def load_mnist(train: int = 20_000, validation: int = 5_000) -> ImageSplits:
         CacheError: the cache cannot be used.
         DownloadError: not even the subset could be had.
     """
-    check_count("train", train)
-    check_count("validation", validation)
+    train = check_count("train", train)
+    validation = check_count("validation", validation)
     if train + validation > 60_000:
         raise ValueError(
             "train and validation must be at most 60,000 images together, "

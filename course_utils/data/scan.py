@@ -162,7 +162,16 @@ class PosteriorTable:
         return self.noise**2 * mean
 
     def at(self, u: Tensor) -> Posterior:
-        """The posterior at points u (B, 2), by cubic splines between the nodes."""
+        """The posterior at points u (B, 2), by cubic splines between the nodes.
+
+        Raises:
+            RuntimeError: points of which a gradient is asked: there is none.
+        """
+        if u.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                "this posterior is read from a table and carries no gradient: expected"
+                " points that require none, or torch.no_grad, got points that do"
+            )
         place = [
             (u[:, i] - axis[0]) / (axis[1] - axis[0])
             for i, axis in enumerate(self.axes)

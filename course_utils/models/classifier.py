@@ -81,13 +81,16 @@ class Classifier(nn.Module):
 
         There is a gradient if the images require one.
         """
-        was_training = self.training
+        check_images(x, shape=self.shape, like=self.head.weight)
+        chunk = check_count("chunk", chunk)
+        in_training = [module for module in self.modules() if module.training]
         self.eval()
         try:
             with gradient_if_asked(x):
                 parts = [self(part).log_softmax(dim=1) for part in x.split(chunk)]
         finally:
-            self.train(was_training)
+            for module in in_training:
+                module.training = True
         return torch.cat(parts)
 
 

@@ -383,7 +383,7 @@ def affine_flow(
     Raises:
         ValueError: a count below 1 (below 0 for frequencies), an unknown permutation.
     """
-    check_count("couplings", couplings)
+    couplings = check_count("couplings", couplings)
     layers = [AffineCoupling(2, width, frequencies) for _ in range(couplings)]
     return _interleave(layers, permutation)
 
@@ -402,7 +402,7 @@ def spline_flow(
     Raises:
         ValueError: a count below 1 (below 0 for frequencies, below 2 for bins).
     """
-    check_count("couplings", couplings)
+    couplings = check_count("couplings", couplings)
     layers = [SplineCoupling(2, bins, width, frequencies) for _ in range(couplings)]
     return _interleave(layers, "swap")
 

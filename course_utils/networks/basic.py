@@ -47,9 +47,9 @@ class FourierFeatures(nn.Module):
 
     def __init__(self, dim: int, frequencies: int, bound: float = 4.0) -> None:
         super().__init__()
-        check_count("dim", dim)
-        check_count("frequencies", frequencies, least=0)
-        check_positive("bound", bound)
+        dim = check_count("dim", dim)
+        frequencies = check_count("frequencies", frequencies, least=0)
+        bound = check_positive("bound", bound)
         self.out_dim = dim * (2 * frequencies + 1)
         self.register_buffer("k", torch.arange(1, frequencies + 1) * torch.pi / bound)
 

@@ -99,7 +99,7 @@ def train(
             f" clip={clip} beside them"
         )
     check_turns(model, turns)
-    steps, steps_per_epoch, keep = _check_settings(
+    steps, steps_per_epoch, warmup, keep = _check_settings(
         steps, steps_per_epoch, warmup, keep, ema
     )
     run = Run(model, turns, steps, warmup, ema, measure, steps_per_epoch, keep, fabric)
@@ -212,11 +212,11 @@ def _check_settings(
     warmup: int,
     keep: Collection[int],
     ema: float | None,
-) -> tuple[int, int, list[int]]:
+) -> tuple[int, int, int, list[int]]:
     """Refuse settings of :func:`train` that are out of range; the counts as ints."""
     steps = check_count("steps", steps)
     steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch)
-    check_count("warmup", warmup)
+    warmup = check_count("warmup", warmup)
     if not isinstance(keep, Iterable):
         raise TypeError(f"keep must hold numbers of epochs, got {keep!r}")
     kept = [check_count("keep", epochs, least=0) for epochs in keep]
@@ -229,4 +229,4 @@ def _check_settings(
             )
     if ema is not None and not 0 <= check_number("ema", ema) < 1:
         raise ValueError(f"ema must lie in [0, 1), got {ema!r}")
-    return steps, steps_per_epoch, kept
+    return steps, steps_per_epoch, warmup, kept

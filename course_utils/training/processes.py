@@ -4,15 +4,20 @@ The *global batch* of a step is all that the processes work on together. Where a
 them are given the same batch, because their data are seeded alike, that is the global
 batch, and process r of W takes the samples r, r + W, r + 2W, …  Where they are given
 batches of their own, as a ``DistributedSampler`` makes them, these are the shares. In
-both cases the step is the one that a single process takes on the global batch.
+both cases the step is the one that a single process takes on the global batch. Batch
+normalization is the exception: it sees a share alone, as it would a smaller batch.
 """
 
 from __future__ import annotations
 
+import signal
+import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -33,6 +38,7 @@ class Processes:
         self.fabric = fabric
         self.rank, self.count = fabric.global_rank, fabric.world_size
         self.weight = 1.0  # of this share's mean loss in the mean over processes
+        self.stopped = False  # whether the user has pressed Ctrl-C
 
     def share(self, batch: Any, there: bool = True) -> tuple[Any, bool]:
         """This process's share of the global batch, and whether there is one.
@@ -42,28 +48,68 @@ class Processes:
             there: unless its batches have ended; then they have ended for all.
 
         Raises:
-            ValueError: fewer samples than processes.
+            KeyboardInterrupt: the user has stopped one of the processes.
         """
         if self.count == 1:
             return batch, there
-        size = batch_size(batch) or 0
-        mine = torch.tensor([int(there), size, _digest(batch) if there else 0])
-        gathered: Any = self.fabric.all_gather(self.fabric.to_device(mine))  # (W, 3)
-        every = gathered.tolist()
-        if not all(one for one, _, _ in every):
+        size = (batch_size(batch) or 0) if there else 0
+        mine = [int(there), int(self.stopped), size, _digest(batch) if there else 0]
+        gathered: Any = self.fabric.all_gather(
+            self.fabric.to_device(torch.tensor(mine))
+        )
+        every = gathered.T.tolist()  # one row for each of the four
+        if any(every[1]):
+            raise KeyboardInterrupt
+        if not all(every[0]):
             return None, False
-        sizes = [size for _, size, _ in every]
-        if len({digest for _, _, digest in every}) == 1:  # the same for all
-            if size < self.count:
-                raise ValueError(
-                    f"a batch must hold a sample for each of {self.count} processes,"
-                    f" got {size}"
-                )
+        sizes = every[2]
+        if len(set(every[3])) == 1 and size >= self.count:  # the same for all
             batch = _rows(batch, size, slice(self.rank, None, self.count))
             sizes = [len(range(rank, size, self.count)) for rank in range(self.count)]
         if all(sizes):
             self.weight = sizes[self.rank] * self.count / sum(sizes)
         return batch, True
+
+    @contextmanager
+    def stopped_together(self) -> Iterator[None]:
+        """Ctrl-C in one process ends the training of all, after the same step."""
+        main = threading.current_thread() is threading.main_thread()
+        if self.count == 1 or not main:
+            yield
+            return
+
+        def note(*_: object) -> None:
+            self.stopped = True
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextmanager
+    def told_of_errors(self) -> Iterator[None]:
+        """An error inside is the loss NaN for the others, who wait for this loss."""
+        try:
+            yield
+        except Exception:
+            self.mean(self.fabric.to_device(torch.tensor(float("nan"))))
+            raise
+
+    def noise(self) -> torch.Generator:
+        """This process's own source of noise, another one in each training."""
+        if self.count == 1:
+            return torch.default_generator
+        seed = int(torch.randint(2**31, ()))
+        shared = torch.Generator().manual_seed(seed)
+        return own_generator(shared, self.fabric)
+
+    def even_out(self, *models: nn.Module) -> None:
+        """Give the buffers their mean: each process's are those of its shares."""
+        for model in models if self.count > 1 else ():
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.mean(buffer))
 
     def weighted(self, mean: Tensor) -> Tensor:
         """A share's mean loss, so weighted that its mean over processes is the global.
@@ -106,28 +152,32 @@ def own_generator(shared: torch.Generator, fabric: Fabric | None) -> torch.Gener
 
 def batch_size(batch: Any) -> int | None:
     """How many samples a batch holds, where its form tells."""
-    while isinstance(batch, tuple | list) and batch:
-        batch = batch[0]
-    return len(batch) if isinstance(batch, Tensor) and batch.ndim else None
+    while isinstance(batch, tuple | list | Mapping) and batch:
+        batch = next(iter(batch.values())) if isinstance(batch, Mapping) else batch[0]
+    holds = isinstance(batch, Tensor | np.ndarray) and batch.ndim
+    return len(batch) if holds else None
 
 
 def _rows(batch: Any, size: int, rows: slice) -> Any:
     """Some samples of a batch; what is not one value for each sample stays whole."""
-    if isinstance(batch, Tensor):
+    if isinstance(batch, Tensor | np.ndarray):
         return batch[rows] if batch.ndim and len(batch) == size else batch
     if isinstance(batch, Mapping):
         return {name: _rows(part, size, rows) for name, part in batch.items()}
     if isinstance(batch, tuple | list):
-        return tuple(_rows(part, size, rows) for part in batch)
+        parts = [_rows(part, size, rows) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
     return batch
 
 
 def _digest(batch: Any, start: int = 0) -> int:
     """A checksum of all numbers of a batch."""
+    if isinstance(batch, np.ndarray) and batch.dtype != object:
+        return zlib.crc32(np.ascontiguousarray(batch).tobytes(), start)
     if isinstance(batch, Tensor):
-        return zlib.crc32(content_of(batch.detach()), start)
+        return zlib.crc32(content_of(batch), start)
     if isinstance(batch, Mapping):
-        batch = [part for _, part in sorted(batch.items())]
+        batch = list(batch.values())
     if isinstance(batch, tuple | list):
         for part in batch:
             start = _digest(part, start)

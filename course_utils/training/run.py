@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from course_utils.training.history import (
     History,
     TrainingDivergedError,
 )
-from course_utils.training.processes import Processes, batch_size, own_generator
+from course_utils.training.processes import Processes, batch_size
 from course_utils.training.turns import (
     Loss,
     Turn,
@@ -91,17 +92,24 @@ class Run:
             if len(mine) < len(ready):  # the usual backward pass, of all, is faster
                 played.moved = self.parameters[turn.name]
             self.turns.append(played)
-        # the engine exchanges the gradients of all the model, or none
-        several = self.processes.count > 1
-        self.by_hand = several and any(turn.moved is not None for turn in self.turns)
-        self.noise = own_generator(torch.default_generator, self.fabric)
+        # the engine exchanges the gradients of all the model and of nothing else
+        own = {id(parameter) for parameter in model.parameters()}
+        moved = [p for parameters in self.parameters.values() for p in parameters]
+        self.by_hand = self.processes.count > 1 and (
+            any(turn.moved is not None for turn in self.turns)
+            or any(id(parameter) not in own for parameter in moved)
+        )
+        self.noise = self.processes.noise()
         self.latest: dict[str, float] = {}  # turn → its loss of this step
         self.average = None
         if ema is not None:
+            check_average(model)
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema))
         self.look = _Observer(
             model, self.average, self.history, measure, steps_per_epoch, keep
         )
+        shown = [] if self.average is None else [self.average.module]
+        self.look.before = partial(self.processes.even_out, model, *shown)
 
     @contextmanager
     def recorded(self) -> Iterator[History]:
@@ -109,11 +117,13 @@ class Run:
         start = time.process_time()
         self.module.train()
         try:
-            yield self.history
+            with self.processes.stopped_together():
+                yield self.history
         except KeyboardInterrupt:
             self.history.interrupted = True
         except Exception as error:
-            error.history = self.history  # type: ignore[attr-defined]
+            with suppress(AttributeError):  # an error that takes none
+                error.history = self.history  # type: ignore[attr-defined]
             raise
         finally:
             self.look.finish()
@@ -173,6 +183,7 @@ class Run:
         with (
             own_randomness(seed),  # noise drawn alike would be the same in every share
             self.fabric.no_backward_sync(self.module, enabled=self.by_hand),
+            self.processes.told_of_errors(),
         ):
             loss_of_each = self.module(of_batch)
         return loss_of_each
@@ -225,6 +236,8 @@ class Run:
         if turn.clip is None and _surely_finite(gradients):
             return
         length = get_total_norm(gradients)
+        if not isfinite(length.item()):  # or only too long for their dtype
+            length = get_total_norm([g.double() for g in gradients])
         if not isfinite(length.item()):
             raise TrainingDivergedError(
                 f"training diverged: the length of the gradient is {length.item()} at"
@@ -286,9 +299,12 @@ class _Observer:
         self.shown = model if average is None else average.module
         self.measure, self.steps_per_epoch, self.keep = measure, steps_per_epoch, keep
         self.watch = _TailWatch()
+        self.before: Callable[[], None] = lambda: None
 
     def __call__(self, step: int, *, last: bool = False) -> None:
         epochs, rest = divmod(step, self.steps_per_epoch)
+        if last or not rest:
+            self.before()
         if not rest and epochs in self.keep:
             weights = self.shown.state_dict()
             self.history.snapshots[epochs] = {k: v.clone() for k, v in weights.items()}
@@ -326,6 +342,20 @@ def _checked_quantities(quantities: Mapping[str, Tensor]) -> Mapping[str, Tensor
                 f"measure must return a tensor (N,), N ≥ 1, for {name!r}, got {got}"
             )
     return quantities
+
+
+def check_average(model: nn.Module) -> None:
+    """Refuse weights in which an average over time would be lost.
+
+    Raises:
+        ValueError: half precision, where θ̄ + (1−β)·(θ − θ̄) rounds to θ̄.
+    """
+    for name, weight in model.named_parameters():
+        if weight.dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(
+                "ema needs weights of at least float32, as bf16-mixed keeps them, got"
+                f" {name!r} of {weight.dtype}"
+            )
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class Turn(Generic[M, B]):
     moved: list[nn.Parameter] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_count("repeats", self.repeats, least=0)
+        self.repeats = check_count("repeats", self.repeats, least=0)
         if isinstance(self.optimizers, Optimizer):
             got = type(self.optimizers).__name__
             raise TypeError(f"a turn must have a list of optimizers, got {got}")

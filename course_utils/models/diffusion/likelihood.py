@@ -91,12 +91,13 @@ def evidence_lower_bound(
             levels < 1 or repeats < 2.
     """
     denoiser.check(x0, condition)
-    check_count("levels", levels)
+    levels = check_count("levels", levels)
+    repeats = check_count("repeats", repeats, least=2)
     batch = len(x0)
     with gradient_if_asked(x0):
         std = start_deviation(denoiser, condition, start_std).to(x0.dtype)
         prior = _prior(denoiser, x0, std)
-        many = _repeated(x0, check_count("repeats", repeats, least=2))  # (R·B, *shape)
+        many = _repeated(x0, repeats)  # (R·B, *shape)
         known = None if condition is None else _repeated(condition, repeats)
         parts = noise_terms(denoiser, many, known, levels, generator)
         diffusion, reconstruction = (part.view(repeats, batch) for part in parts)

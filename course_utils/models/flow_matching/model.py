@@ -248,7 +248,7 @@ def train_flow_matching(
         seed: of the data and, by default, of the loss.
         settings: what else :func:`~course_utils.training.train_fresh` takes.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_count("seed", seed, least=0))
     noise = own_generator(generator, settings.get("fabric"))
     loss = loss or FlowMatchingLoss(generator=noise)
     settings = {"steps_per_epoch": 400, **settings}

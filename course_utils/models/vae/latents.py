@@ -117,9 +117,8 @@ def latent_turns(
             with a gradient.
         latent_steps: steps on the rows of a batch; the decoder moves with the last.
     """
-    check_positive("lr", lr)
-    check_positive("latent_lr", latent_lr)
-    check_count("latent_steps", latent_steps)
+    lr, latent_lr = check_positive("lr", lr), check_positive("latent_lr", latent_lr)
+    latent_steps = check_count("latent_steps", latent_steps)
     rows = SparseAdam(model.table.parameters(), latent_lr, betas=(0.9, 0.99))
     both = [adamw(model.decoder.parameters(), lr), rows]
     return [

@@ -56,7 +56,7 @@ def log_weights(
     Raises:
         ValueError: K below 1, or posteriors that do not match the images.
     """
-    check_count("samples", samples)
+    samples = check_count("samples", samples)
     if len(q.mean) != len(x):
         raise ValueError(
             f"q must hold one posterior an image, got {len(q.mean)} for {len(x)} images"
@@ -138,7 +138,8 @@ def iwae_curve(log_w: Tensor, counts: Sequence[int]) -> Tensor:
         ValueError: a count outside 1 … K.
     """
     curve = []
-    for k in counts:
+    for count in counts:
+        k = check_count("a count", count, least=0)
         if not 1 <= k <= len(log_w):
             raise ValueError(f"counts must lie in 1 … {len(log_w)}, got {k}")
         groups = log_w[: len(log_w) // k * k].view(-1, k, log_w.shape[1])

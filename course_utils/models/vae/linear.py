@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_utils.checks import check_images, check_positive
+from course_utils.checks import check_count, check_images, check_positive
 from course_utils.models.vae.model import VAE, GaussianDecoder
 
 
@@ -45,6 +45,7 @@ def principal_components(x: Tensor, latent: int) -> PrincipalComponents:
     """
     flat = x.flatten(1).double()  # (N, P)
     most = min(flat.shape)
+    latent = check_count("latent", latent, least=0)
     if not 1 <= latent <= most:
         raise ValueError(f"latent must lie in 1 … {most}, got {latent}")
     middle = flat.mean(dim=0)
@@ -95,17 +96,19 @@ class LinearVAE(VAE):
     def log_prob(self, x: Tensor) -> Tensor:
         """log N(x; b, W·Wᵀ + σ²I) of images (B, …), exact: (B,), in nats.
 
-        The covariance has the variance λ_d along u_d, and σ² across all of them.
+        The covariance has the variance λ_d along u_d, and σ² across all of them, as
+        they were fitted: training the decoder afterwards does not change it.
 
         Raises:
             ValueError: images of another shape, NaN or infinite pixels.
         """
         check_images(x, shape=self.shape)
-        off = x.flatten(1).double() - self.middle  # (B, P)
-        along = off @ self.direction  # (B, D)
+        variance = self.variance.double()
+        off = x.flatten(1).double() - self.middle.double()  # (B, P)
+        along = off @ self.direction.double()  # (B, D)
         across = off.square().sum(1) - along.square().sum(1)  # (B,)
         noise = float(self.decoder.sigma) ** 2
         pixels, latent = self.direction.shape
-        square = (along.square() / self.variance).sum(1) + across / noise
-        log_det = self.variance.log().sum() + (pixels - latent) * log(noise)
+        square = (along.square() / variance).sum(1) + across / noise
+        log_det = variance.log().sum() + (pixels - latent) * log(noise)
         return -(square + log_det + pixels * log(2 * pi)).to(x.dtype) / 2

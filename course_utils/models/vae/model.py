@@ -167,6 +167,7 @@ def conv_vae(
     shape: Sequence[int] = (1, 28, 28),
 ) -> VAE:
     """The convolutional VAE of this book, for images (C, H, W) of this shape."""
+    latent = check_count("latent", latent)
     network = conv_decoder(latent, width, hidden, shape)
     encoder = conv_encoder(2 * latent, width, hidden, shape)
     return VAE(encoder, GaussianDecoder(network, latent, sigma), shape)
