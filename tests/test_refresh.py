@@ -30,7 +30,8 @@ class Live:
         view = {{"version_major": 2, "version_minor": 0, "model_id": uuid.uuid4().hex}}
         html = '<div class="live" data-live="demo"></div>'
         data = {{"text/plain": "Live", "text/html": html, "{WIDGET_VIEW}": view}}
-        return data, {{"text/html": {{"state": {{"x": [1, 2]}}}}}}
+        state = {{"state": {{"x": [1, 2]}}}}
+        return data, {{"text/html": state, "{WIDGET_VIEW}": {{"colab": {{}}}}}}
 Live()
 """
 SLIDER = "import ipywidgets\nipywidgets.IntSlider()"

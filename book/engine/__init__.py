@@ -8,6 +8,7 @@ A Sphinx extension, loaded by ``_config.yml``. Each module does one thing:
 * ``frontend``  Node, npm packages, the stylesheet and the scripts
 * ``search``    Hebrew search that sees through prefix letters
 * ``results``   the ``{claims}`` directive
+* ``fresh``     what a build takes over from the one before it
 * ``strings``   the Hebrew words of the site
 * ``build``     both editions and the page that chooses between them
 """
@@ -23,20 +24,26 @@ from sphinx.application import Sphinx
 BOOK = Path(__file__).resolve().parent.parent
 
 
-def digest() -> str:
-    """A digest of what pages are made with: when it changes, all are made again."""
-    made_with = [
-        *BOOK.glob("engine/*.py"),
-        *BOOK.glob("strings/*"),
-        *BOOK.glob("scripts/*.mjs"),
+def made_with() -> list[Path]:
+    """The files that pages are read with: code, words, formulas."""
+    return [
+        *sorted(BOOK.glob("engine/*.py")),
+        *sorted(BOOK.glob("strings/*")),
+        *sorted(BOOK.glob("scripts/*.mjs")),
+        BOOK / "package-lock.json",
+        *sorted(BOOK.parent.glob("course_utils/*.py")),
     ]
-    content = b"".join(path.read_bytes() for path in sorted(made_with))
+
+
+def digest() -> str:
+    """A digest of what pages are read with: when it changes, all are made again."""
+    content = b"".join(path.read_bytes() for path in made_with())
     return hashlib.sha256(content).hexdigest()
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register everything with Sphinx."""
-    from engine import frontend, katex, pages, reader, results, search, strings
+    from engine import fresh, frontend, katex, pages, reader, results, search, strings
 
     app.add_html_theme("companion", str(BOOK / "templates"))
     # The address of the other edition's root, relative to this one's; empty if there
@@ -45,6 +52,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("engine_digest", digest(), "env", str)
     # jupyter-book sets this for an extension that the book does not load.
     app.add_config_value("comments_config", {}, "", dict)
-    for module in (strings, frontend, katex, reader, pages, search, results):
+    for module in (strings, frontend, katex, reader, pages, search, results, fresh):
         module.register(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}

@@ -9,8 +9,10 @@ beside the page.
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +72,33 @@ def _without_widget(output: nbformat.NotebookNode, lang: str) -> nbformat.Notebo
     if not data or "text/html" not in data:
         return output
     data.pop(_WIDGET, None)
-    for place in find_places(data["text/html"]):
-        state = output.get("metadata", {}).pop("text/html", {}).get("state", {})
+    places = find_places(data["text/html"])
+    if places:
+        state = output.get("metadata", {}).pop("text/html", {}).get("state")
+        if len(places) > 1 or state is None:
+            raise ValueError(
+                f"an output holds one live figure and its state, got {places}"
+                f" {'without a state' if state is None else 'with one'}:"
+                " run the notebook again"
+            )
         output["data"] = nbformat.from_dict(
-            {"text/html": live_figure(place, state, lang)}
+            {"text/html": live_figure(places[0], state, lang)}
         )
     return output
 
 
 def live_figure(place: Place, state: dict[str, Any], lang: str) -> str:
-    """The place of a live figure on the page; its state goes into a file."""
+    """The place of a live figure on the page; its state goes into a file.
+
+    The file is named by its content too: two figures of one name do not meet, and a
+    browser that kept an old state does not take it for the new one.
+    """
+    content = json.dumps(state, ensure_ascii=False).encode()
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    place = place._replace(state=f"{place.state}-{digest}")
     path = _states / f"{place.state}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+    path.write_bytes(content)
     waiting = html.escape(translate("Interactive figure", lang))
     no_script = html.escape(translate("It needs JavaScript.", lang))
     return place.html(
@@ -97,13 +113,21 @@ def _keep_states(app: Sphinx) -> None:
 
 
 def _publish_states(app: Sphinx, exception: Exception | None) -> None:
+    """Copy the states that pages name, and remove all others."""
     if exception is not None or app.builder.format != "html":
         return
-    source = states_folder(app)
-    for path in sorted(source.rglob("*.json")):
-        target = Path(app.outdir) / "_static" / "live" / path.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(path.read_bytes())
+    pages = [
+        path.read_text(encoding="utf-8") for path in Path(app.outdir).rglob("*.html")
+    ]
+    named = {f"{place.state}.json" for page in pages for place in find_places(page)}
+    kept, shown = states_folder(app), Path(app.outdir) / "_static" / "live"
+    for name in named:
+        (shown / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(kept / name, shown / name)
+    for folder in (kept, shown):
+        for path in folder.rglob("*.json"):
+            if path.relative_to(folder).as_posix() not in named:
+                path.unlink()
 
 
 def register(app: Sphinx) -> None:

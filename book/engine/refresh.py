@@ -17,6 +17,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbformat import NotebookNode
 
+from course_utils.console import say
 from engine.pairs import notebook_paths
 
 KERNEL_ENV = {
@@ -67,6 +68,7 @@ def normalise(notebook: NotebookNode) -> None:
             # the static page shows this; the view names a random model
             if "text/html" in data:
                 data.pop(WIDGET_VIEW, None)
+                output.metadata.pop(WIDGET_VIEW, None)
 
 
 def main(arguments: list[str]) -> int:
@@ -77,10 +79,10 @@ def main(arguments: list[str]) -> int:
         try:
             refresh(path)
         except RefreshError as error:
-            print(error, file=sys.stderr)
+            say(error, file=sys.stderr)
             failed = True
         else:
-            print(f"{path}: {time.perf_counter() - start:.1f} s", flush=True)
+            say(f"{path}: {time.perf_counter() - start:.1f} s")
     return int(failed)
 
 
@@ -98,6 +100,10 @@ def _execute(notebook: NotebookNode, path: Path) -> None:
     client = NotebookClient(
         notebook,
         timeout=None,
+        # a machine may be slow: never go on without a cell's outputs
+        startup_timeout=600,
+        iopub_timeout=600,
+        raise_on_iopub_timeout=True,
         kernel_name="python3",
         resources={"metadata": {"path": str(path.resolve().parent)}},
         record_timing=False,

@@ -59,7 +59,7 @@ class LivePanel(anywidget.AnyWidget):
 
         Its metadata is what Colab needs to find the widget's script.
         """
-        bundle = super()._repr_mimebundle_(**options) or {}
+        bundle: Any = super()._repr_mimebundle_(**options) or {}
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         ours = {
             "text/plain": f"<live panel {self.name}>",

@@ -11,6 +11,8 @@ from typing import Any
 import nbformat
 from engine.pairs import wrap
 
+from course_utils.places import Place
+
 TOC = """\
 format: jb-book
 root: index
@@ -211,13 +213,14 @@ export default {
 """
 
 
-def _png() -> str:
+def png(height: float = 3) -> str:
+    """A figure, as its notebook stores it."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 3))
+    figure, axes = plt.subplots(figsize=(6, height))
     axes.plot([0, 1, 2], [3, 2.4, 2.31], color="#0072B2")
     axes.axhline(2.31, color="#D55E00")
     buffer = io.BytesIO()
@@ -262,7 +265,7 @@ def notebook() -> nbformat.NotebookNode:
             "זרימה אפינית: הפער < 0.2 nats",
         ]
     }
-    live = '<div class="live" data-live="dot" data-state="chapter/dot"></div>'
+    live = Place("dot", "chapter/dot").html("<p>Run this cell to use it.</p>")
     live_outputs = {
         "application/vnd.jupyter.widget-view+json": {"model_id": "0"},
         "text/html": live,
@@ -276,7 +279,7 @@ def notebook() -> nbformat.NotebookNode:
         *_pair(1),
         _code(
             "plot()",
-            [_display({"image/png": _png(), "text/plain": "<Figure>"})],
+            [_display({"image/png": png(), "text/plain": "<Figure>"})],
             figure=figure,
         ),
         _code("check()", [stream], claims=claims),

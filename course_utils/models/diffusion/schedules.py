@@ -29,6 +29,7 @@ from torch import Tensor
 
 from course_utils.checks import (
     check_count,
+    check_generator,
     check_number,
     check_option,
     check_positive,
@@ -429,6 +430,7 @@ class DDPMSchedule(Schedule):
 
     def draw_time(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Each of 1 … T equally likely."""
+        generator = check_generator(generator)
         place = x.device if generator is None else generator.device
         drawn = torch.randint(
             1, len(self) + 1, (len(x),), generator=generator, device=place
