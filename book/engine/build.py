@@ -18,7 +18,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,12 @@ def _alone(folder: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:
                 pass
-        yield
+        try:
+            yield
+        finally:
+            if fcntl is not None:  # a process that was started meanwhile has it too
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _packages() -> list[str]:
