@@ -86,7 +86,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Both books, built with warnings as errors and served on this machine."""
     work = tmp_path_factory.mktemp("site")
@@ -101,7 +101,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         server.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a process has one at a time, and other tests need it
 def browser() -> Iterator[Browser]:
     """Chromium; without one the tests skip, in CI they fail."""
     names = ("chromium", "chromium-browser", "google-chrome")
