@@ -80,7 +80,8 @@ class NpmPackage(Package):
     def _command(self) -> list[str]:
         command = [*_npm(), "pack", f"{self.package}@{self.version}"]
         command += ["--ignore-scripts", "--logs-max=0", "--no-update-notifier"]
-        command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+        command += ["--fetch-retries=2", "--fetch-retry-mintimeout=1000"]
+        command += ["--fetch-retry-factor=2"]
         return command
 
     @contextmanager
