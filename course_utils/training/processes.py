@@ -106,10 +106,12 @@ class Processes:
 
     def even_out(self, *models: nn.Module) -> None:
         """Give the buffers their mean: each process's are those of its shares."""
-        for model in models if self.count > 1 else ():
-            for buffer in model.buffers():
-                if buffer.is_floating_point():
-                    buffer.copy_(self.mean(buffer))
+        if self.count == 1:
+            return
+        buffers = [buffer for model in models for buffer in model.buffers()]
+        for buffer in {id(buffer): buffer for buffer in buffers}.values():
+            if buffer.is_floating_point():
+                buffer.copy_(self.mean(buffer))
 
     def weighted(self, mean: Tensor) -> Tensor:
         """A share's mean loss, so weighted that its mean over processes is the global.

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -106,10 +105,14 @@ class Run:
             check_average(model)
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema))
         self.look = _Observer(
-            model, self.average, self.history, measure, steps_per_epoch, keep
+            model,
+            self.average,
+            self.history,
+            measure,
+            steps_per_epoch,
+            keep,
+            self.processes,
         )
-        shown = [] if self.average is None else [self.average.module]
-        self.look.before = partial(self.processes.even_out, model, *shown)
 
     @contextmanager
     def recorded(self) -> Iterator[History]:
@@ -294,17 +297,17 @@ class _Observer:
         measure: Measure[Any] | None,
         steps_per_epoch: int,
         keep: Collection[int],
+        processes: Processes,
     ) -> None:
         self.model, self.history = model, history
         self.shown = model if average is None else average.module
         self.measure, self.steps_per_epoch, self.keep = measure, steps_per_epoch, keep
-        self.watch = _TailWatch()
-        self.before: Callable[[], None] = lambda: None
+        self.watch, self.processes = _TailWatch(), processes
 
     def __call__(self, step: int, *, last: bool = False) -> None:
         epochs, rest = divmod(step, self.steps_per_epoch)
         if last or not rest:
-            self.before()
+            self.processes.even_out(self.model, self.shown)
         if not rest and epochs in self.keep:
             weights = self.shown.state_dict()
             self.history.snapshots[epochs] = {k: v.clone() for k, v in weights.items()}
