@@ -41,6 +41,9 @@ class ClaimError(AssertionError):
     """A claim that the run does not support."""
 
 
+_CONDITION = re.compile(r"(.*) ([<≤>≥=] .*)", re.DOTALL)
+
+
 @dataclass(frozen=True)
 class Claim:
     """One printed claim: ``statement`` is its text, operator, bound and unit."""
@@ -48,6 +51,21 @@ class Claim:
     question: str
     statement: str
     measured: str
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """The text; the operator with the bound and its unit: ``< 0.040 nats``.
+
+        Raises:
+            ValueError: the statement has no operator.
+        """
+        found = _CONDITION.fullmatch(self.statement)
+        if found is None:
+            raise ValueError(
+                "a claim must end in an operator and its bound, such as '< 0.040 nats',"
+                f" got {self.statement!r}"
+            )
+        return found[1], found[2]
 
 
 def claim(

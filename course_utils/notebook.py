@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 
 import torch
@@ -12,6 +13,9 @@ from IPython.display import HTML, Markdown
 from course_utils.checks import check_count
 from course_utils.plotting import use_style
 
+# What opens the folded source; the site puts it into the reader's language
+WHOLE_SOURCE = '<details class="whole"><summary>With all checks and details</summary>'
+_QUOTES = '"""'
 _THREADS = torch.get_num_threads()  # as many as the machine or OMP_NUM_THREADS allow
 
 
@@ -37,18 +41,94 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def show_source(*objects: Callable[..., object] | type) -> Markdown:
-    """The source code of functions, classes or methods, as it stands in its file.
+    """The source of functions, classes or methods: its idea, and folded, the whole.
+
+    The idea is the source itself without what :func:`idea` leaves out.
 
     Raises:
         TypeError: an object that has no Python source.
     """
-    parts = []
+    sources, ideas = [], []
     for item in objects:
         source = inspect.getsource(item)  # TypeError if there is none
-        parts.append(
-            inspect.cleandoc("\n" + source) if source[0] == " " else source.rstrip()
-        )
-    return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")
+        source = inspect.cleandoc("\n" + source) if source[0] == " " else source
+        sources.append(source.rstrip())
+        ideas.append(idea(source).rstrip())
+    shown = _code("\n\n\n".join(ideas))
+    if ideas != sources:
+        whole = _code("\n\n\n".join(sources))
+        shown += f"\n\n{WHOLE_SOURCE}\n\n{whole}\n\n</details>"
+    return Markdown(shown)
+
+
+def _code(source: str) -> str:
+    return f"```python\n{source}\n```"
+
+
+def idea(source: str) -> str:
+    """Source code without what stands around its idea; no other line is changed.
+
+    Left out are of each docstring all but the first paragraph, and of each function the
+    checks of its arguments: calls of ``check_…``, and conditions that only raise.
+    """
+    lines: list[str | None] = list(source.splitlines())
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            continue
+        if ast.get_docstring(node) is not None:
+            _shorten(lines, node.body[0])
+        bodies = [one for one in node.body if _is_check(one)]
+        if len(bodies) < len(node.body):
+            for check in bodies:
+                _remove(lines, check)
+    return "\n".join(line for line in lines if line is not None) + "\n"
+
+
+def _shorten(lines: list[str | None], docstring: ast.stmt) -> None:
+    """Keep the first paragraph of a docstring."""
+    first, last = docstring.lineno - 1, (docstring.end_lineno or docstring.lineno) - 1
+    ends = (at for at in range(first, last) if not (lines[at] or "").strip())
+    end = next(ends, None)
+    if end is not None:
+        lines[end - 1] = f"{lines[end - 1]}{_QUOTES}"
+        lines[end : last + 1] = [None] * (last + 1 - end)
+
+
+def _remove(lines: list[str | None], statement: ast.stmt) -> None:
+    """Remove a statement, the comments above it and one of two empty lines."""
+    first, last = statement.lineno - 1, (statement.end_lineno or statement.lineno) - 1
+    while (lines[first - 1] or "").lstrip().startswith("#"):
+        first -= 1
+    lines[first : last + 1] = [None] * (last + 1 - first)
+
+
+def _is_check(statement: ast.stmt) -> bool:
+    """Whether a statement only checks: ``check_x(x)``, ``x = check_x(x)``, a raise."""
+    match statement:
+        case ast.If(body=[ast.Raise()], orelse=[]):
+            return True
+        case ast.Expr(value=ast.Call() as call):
+            return _called(call).lstrip("_").startswith("check")
+        case ast.Assign(targets=[target], value=ast.Call() as call):
+            given = {ast.dump(one) for one in _names(call)}
+            taken = {ast.dump(one) for one in _names(target)}
+            return _called(call).lstrip("_").startswith("check") and taken <= given
+    return False
+
+
+def _called(call: ast.Call) -> str:
+    """The last name of what is called: ``check_times`` in ``checks.check_times(t)``."""
+    match call.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
+
+
+def _names(tree: ast.AST) -> Iterator[ast.Name]:
+    """The variables that an expression names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield ast.Name(node.id, ast.Load())
 
 
 def measured_table(

@@ -3,11 +3,20 @@
 A Sphinx extension, loaded by ``_config.yml``. Each module does one thing:
 
 * ``reader``    notebooks: picks one language, takes live figures out of widget outputs
+* ``roles``     what code cells are for, and which of them fold
+* ``opening``   how a chapter opens
+* ``claims``    claims and measured tables in the reader's language
+* ``words``     words of figures and tables in Hebrew
+* ``figures``   draws them in Hebrew, in the kernel of a refresh
 * ``pages``     prose pages, section ids, the template's words, finishing the HTML
+* ``direction`` what keeps its order and place within Hebrew lines
+* ``home``      the cards and the moving picture of the home page
+* ``glossary``  terms, and the links to them
 * ``katex``     formulas, rendered while the book is built
 * ``frontend``  Node, npm packages, the stylesheet and the scripts
 * ``search``    Hebrew search that sees through prefix letters
 * ``results``   the ``{claims}`` directive
+* ``sources``   the papers that chapters cite
 * ``fresh``     what a build takes over from the one before it
 * ``strings``   the Hebrew words of the site
 * ``build``     both editions and the page that chooses between them
@@ -30,6 +39,7 @@ def made_with() -> list[Path]:
         *sorted(BOOK.glob("engine/*.py")),
         *sorted(BOOK.glob("strings/*")),
         *sorted(BOOK.glob("scripts/*.mjs")),
+        BOOK / "references.bib",
         BOOK / "package-lock.json",
         *sorted(BOOK.parent.glob("course_utils/*.py")),
     ]
@@ -43,7 +53,20 @@ def digest() -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register everything with Sphinx."""
-    from engine import fresh, frontend, katex, pages, reader, results, search, strings
+    from engine import (
+        direction,
+        fresh,
+        frontend,
+        glossary,
+        home,
+        katex,
+        pages,
+        reader,
+        results,
+        search,
+        sources,
+        strings,
+    )
 
     app.add_html_theme("companion", str(BOOK / "templates"))
     # The address of the other edition's root, relative to this one's; empty if there
@@ -52,6 +75,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("engine_digest", digest(), "env", str)
     # jupyter-book sets this for an extension that the book does not load.
     app.add_config_value("comments_config", {}, "", dict)
-    for module in (strings, frontend, katex, reader, pages, search, results, fresh):
+    modules = [strings, frontend, katex, reader, pages, sources, glossary, home]
+    for module in [*modules, direction, search, results, fresh]:
         module.register(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": False}

@@ -127,7 +127,7 @@ def _assemble(app: Sphinx) -> None:
     for font in fonts:
         if font.name in sheet:
             _write(static / "fonts" / font.name, font.read_bytes())
-    for script in ("site.js", "live.js", "find.js"):
+    for script in ("site.js", "live.js", "find.js", "preview.js"):
         _write(static / script, (BOOK / "scripts" / script).read_bytes())
     for source in live_modules(app):
         _write(static / "live" / source.name, source.read_bytes())

@@ -21,14 +21,13 @@ from engine.strings import hebrew, translate
 
 DIRECTIONS = {"en": "ltr", "he": "rtl"}
 _TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
-_CLAIM_LINE = re.compile(r"(^|<span></span>)✓ (.*?)(?=</pre>|$)", re.MULTILINE)
-_STREAM = re.compile(r'<div class="output stream.*?</pre>', re.DOTALL)
 _IMAGE = re.compile(r'<img\b([^>]*?)\bsrc="([^"]+)"([^>]*?)/?>')
 # The prompt says what the label says, so the label can go.
 _TOGGLE = re.compile(r'<summary aria-label="Toggle hidden content">')
 _PROMPT = re.compile(
     r'(<p class="(?:collapsed|expanded) admonition-title">)(Show|Hide) the (\w+)'
 )
+_NUMBERED = re.compile(r'(<span class="caption-number">[^<]*?)\s*</span>')
 _STYLE = re.compile(r'\s*\bstyle="([^"]*)"')
 _PIXELS = re.compile(r"\b(width|height): (\d+)(?:\.\d+)?px")
 # What the list of chapters tells assistive technology
@@ -102,20 +101,15 @@ def _finish_image(app: Sphinx, found: re.Match[str]) -> str:
     return f'<img{rest} src="{address}"{extra} loading="lazy" decoding="async">'
 
 
-def _mark_claims(found: re.Match[str]) -> str:
-    marked = r'\1<span class="claim"><span class="tick">✓</span> \2</span>'
-    return _CLAIM_LINE.sub(marked, found.group())
-
-
 def finish(app: Sphinx, body: str) -> str:
-    """What Sphinx's writer cannot say: scrolling tables, claim lines, image sizes."""
+    """What Sphinx's writer cannot say: scrolling tables, image sizes."""
     language = app.config.language
     box = (
         f'<div class="scroll" role="group" aria-label="{translate("Table", language)}">'
     )
     body = _TABLE.sub(lambda found: f"{box}{found.group()}</div>", body)
-    body = _STREAM.sub(_mark_claims, body)
     body = _IMAGE.sub(lambda found: _finish_image(app, found), body)
+    body = _NUMBERED.sub(r"\1:</span> ", body)
     body = _TOGGLE.sub("<summary>", body)
     return _PROMPT.sub(
         lambda found: found[1] + html.escape(_prompt(found[2], found[3], language)),
@@ -167,6 +161,9 @@ def _complete_context(
         )
     if context.get("body"):
         context["body"] = finish(app, context["body"])
+    body = context.get("body", "")
+    context["folds"] = 'class="hide' in body
+    context["previews"] = 'class="reference internal"' in body
     live = {place.module for place in find_places(context.get("body", ""))}
     context["live"] = bool(live)
     styles = (path for path in frontend.live_modules(app) if path.suffix == ".css")

@@ -26,6 +26,8 @@ from nbformat import NotebookNode
 from course_utils.claims import parse_claims
 from course_utils.console import say
 from engine.anatomy import Part, definitions, dissect, plain
+from engine.claims import table_words
+from engine.opening import figure_named
 from engine.pairs import (
     LANGUAGES,
     notebook_paths,
@@ -34,6 +36,8 @@ from engine.pairs import (
     unwrap,
     wrap,
 )
+from engine.roles import misfits
+from engine.words import IN_HEBREW, Words
 
 MOSTLY = 0.6  # of a Hebrew text's letters
 FEW_LETTERS = 12  # a text with fewer is not judged
@@ -76,12 +80,16 @@ def check_notebook(path: Path) -> list[str]:
     problems: list[str] = []
     blocks = [_cell_block(where, cell, problems) for where, cell in named]
     problems += _check_blocks(str(path), blocks)
+    problems += _check_chapter(str(path), notebook)
     figures: set[str] = set()
-    for where, cell in named:
-        if cell.cell_type == "code":
-            problems += _check_code(where, cell)
-            problems += _check_figure(where, cell, figures)
-            problems += _check_claims(where, cell)
+    code = [(where, cell) for where, cell in named if cell.cell_type == "code"]
+    for number, (where, cell) in enumerate(code):
+        misfit = misfits(cell, first=number == 0)
+        problems += [f"{where}: {problem}" for problem in misfit]
+        problems += _check_code(where, cell)
+        problems += _check_figure(where, cell, figures)
+        problems += _check_claims(where, cell)
+        problems += _check_words(where, cell)
     return problems
 
 
@@ -298,6 +306,49 @@ def _check_figure(where: str, cell: NotebookNode, names: set[str]) -> list[str]:
             f"{where}: metadata.figure.{key}", figure.get(key) or {}, read
         )
     return problems
+
+
+def _check_chapter(file: str, notebook: NotebookNode) -> list[str]:
+    """What a chapter says of itself, in both languages."""
+    chapter = notebook.metadata.get("chapter")
+    if not chapter:
+        return [f"{file}: metadata.chapter: expected picture, gives, needs, got none"]
+    problems: list[str] = []
+    for key, read in (("gives", plain), ("needs", dissect)):
+        problems += _check_worded(
+            f"{file}: metadata.chapter.{key}", chapter.get(key) or {}, read
+        )
+    try:
+        figure_named(notebook, chapter.get("picture", ""))
+    except ValueError as error:
+        problems.append(f"{file}: {error}")
+    return problems
+
+
+def _check_words(where: str, cell: NotebookNode) -> list[str]:
+    """What figures, tables and printed lines say has its Hebrew."""
+    words = Words(cell.metadata.get("words"))
+    problems: list[str] = []
+    said: list[str] = []
+    for output in cell.outputs:
+        data = output.get("data", {})
+        said += table_words(data.get("text/html", ""))
+        if output.get("name") == "stdout":
+            lines = output.text.splitlines()
+            said += [line for line in lines if not parse_claims(line)]
+        drawn = output.get("metadata", {}).get(IN_HEBREW, {}).get("words", {})
+        for text, he in drawn.items():
+            if he is not None and words(text) != he:
+                problems.append(
+                    f"{where}: {text!r} is drawn as {he!r}, but its Hebrew is"
+                    f" {words(text)!r}: run make refresh"
+                )
+        said += [text for text, he in drawn.items() if he is None]
+    missing = [text for text in dict.fromkeys(said) if words(text) is None]
+    return problems + [
+        f"{where}: metadata.words: expected the Hebrew of {text!r}, got none"
+        for text in missing
+    ]
 
 
 def _check_worded(

@@ -1,10 +1,11 @@
 """Reads a notebook for one edition.
 
 A notebook holds both languages (see ``engine.pairs``). The reader keeps one: it drops
-the other's markdown cells, unwraps the Hebrew ones, and gives each figure the caption
-and the alternative text of the edition. Where an output carries a live figure, it drops
-the widget that only a running kernel can serve and puts the figure's state into a file
-beside the page.
+the other's markdown cells, unwraps the Hebrew ones, and gives each figure the picture,
+the caption and the alternative text of the edition. Code folds by its role, printed
+claims become a table, and what a run tabulates or prints is put into the reader's
+language. Where an output carries a live figure, it drops the widget that only a running
+kernel can serve and puts the figure's state into a file beside the page.
 """
 
 from __future__ import annotations
@@ -12,18 +13,34 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat.v4 import new_code_cell, new_output
 from sphinx.application import Sphinx
 
+from course_utils.claims import Claim
 from course_utils.places import Place, find_places
+from engine.claims import (
+    Numbered,
+    claims_of,
+    claims_table,
+    split_printed,
+    translate_table,
+)
+from engine.opening import open_chapter
 from engine.pairs import cell_language, unwrap
+from engine.roles import fold
 from engine.strings import translate
+from engine.words import IN_HEBREW, Words
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+
+# The summary of a listing's whole source, see course_utils.notebook.show_source
+_WHOLE = re.compile(r'(<details class="whole"><summary>)[^<]*(</summary>)')
 
 _states = Path()  # the folder that takes the states of live figures; set by each build
 
@@ -38,10 +55,14 @@ def read_notebook(text: str, lang: str) -> nbformat.NotebookNode:
     notebook = nbformat.reads(text, as_version=4)
     notebook.metadata.pop("widgets", None)
     cells = []
+    numbered = Numbered()
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            fold(cell)
             _localise_figure(cell, lang)
             cell.outputs = [_without_widget(output, lang) for output in cell.outputs]
+            cells += [cell, *_localise_outputs(cell, lang, numbered)]
+            continue
         elif (language := cell_language(cell)) is not None:
             if language != lang:
                 continue
@@ -49,6 +70,7 @@ def read_notebook(text: str, lang: str) -> nbformat.NotebookNode:
                 cell.source = unwrap(cell.source)
         cells.append(cell)
     notebook.cells = cells
+    open_chapter(notebook, lang)
     return notebook
 
 
@@ -65,6 +87,62 @@ def _localise_figure(cell: nbformat.NotebookNode, lang: str) -> None:
     alt = (figure.get("alt") or {}).get(lang)
     if alt:
         settings["image"] = {**settings.get("image", {}), "alt": alt}
+
+
+def _localise_outputs(
+    cell: nbformat.NotebookNode, lang: str, numbered: Numbered
+) -> list[nbformat.NotebookNode]:
+    """Put the outputs into the edition's language, in place.
+
+    Returns:
+        cells that follow with what the cell printed: claims, as tables, and other
+        lines. They follow a figure, whatever was printed first.
+    """
+    words = Words(cell.metadata.get("words")) if lang == "he" else None
+    told = claims_of(cell, lang)
+    printed: list[nbformat.NotebookNode] = []
+    shown: list[nbformat.NotebookNode] = []
+    for output in cell.outputs:
+        if output.get("name") == "stdout":
+            printed += _printed(output.text, words, told, lang, numbered)
+            continue
+        data = output.get("data", {})
+        hebrew = data.pop(IN_HEBREW, None)
+        output.get("metadata", {}).pop(IN_HEBREW, None)
+        if hebrew is not None and lang == "he":
+            data["image/png"] = hebrew
+        if "text/markdown" in data:
+            summary = translate("With all checks and details", lang)
+            data["text/markdown"] = _WHOLE.sub(
+                rf"\g<1>{summary}\g<2>", data["text/markdown"]
+            )
+        if words and "text/html" in data:
+            data["text/html"] = translate_table(data["text/html"], words)
+        shown.append(output)
+    cell.outputs = shown
+    if not printed:
+        return []
+    after = new_code_cell(outputs=printed, metadata={"tags": ["remove-input"]})
+    after.id = f"printed-{cell.id}"[:64]
+    return [after]
+
+
+def _printed(
+    text: str, words: Words | None, told: list[Claim], lang: str, numbered: Numbered
+) -> list[nbformat.NotebookNode]:
+    """What a cell printed: lines as they are, and each run of claims as a table."""
+    parts: list[nbformat.NotebookNode] = []
+    for count, lines in split_printed(text):
+        if count:
+            rows = [(numbered(one), one) for one in told[:count]]
+            del told[:count]
+            table = claims_table(rows, lang)
+            parts.append(new_output("display_data", {"text/html": table}))
+            continue
+        if words:
+            lines = "\n".join(words(line) or line for line in lines.split("\n"))
+        parts.append(new_output("stream", name="stdout", text=lines))
+    return parts
 
 
 def _without_widget(output: nbformat.NotebookNode, lang: str) -> nbformat.NotebookNode:

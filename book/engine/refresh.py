@@ -2,13 +2,24 @@
 
 Without paths, all notebooks of the book. What is stored is normalised, so that a second
 run differs only in what it measured. A notebook whose cell fails stays as it was.
+
+They run with a cache in which nothing is trained yet, so that the minutes they take,
+which are stored in ``metadata.chapter``, are those of a reader who runs them in this
+order. Figures are stored in both languages (``engine.figures``).
 """
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import math
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +27,25 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbformat import NotebookNode
+from PIL import Image
 
+from course_utils.cache import VARIABLE, cache_folder
 from course_utils.console import say
+from engine import BOOK
 from engine.pairs import notebook_paths
+from engine.words import IN_HEBREW
 
 KERNEL_ENV = {
     "TQDM_DISABLE": "1",  # nbval cannot compare a progress bar
     "OMP_NUM_THREADS": "1",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
 }
+# What the kernel runs before the first cell
+_SPEAK_HEBREW = (
+    "import json, os; from engine import figures;"
+    " figures.start(json.loads(os.environ['ENGINE_WORDS']))"
+)
+THUMBNAIL = 400  # pixels, of the longer side
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 _LANGUAGE_INFO = {
@@ -39,8 +60,11 @@ class RefreshError(Exception):
     """A cell of a notebook failed."""
 
 
-def refresh(path: Path) -> None:
+def refresh(path: Path) -> list[str]:
     """Execute the notebook at ``path`` in its own folder and store its outputs.
+
+    Returns:
+        what its figures say that has no Hebrew, each with its place.
 
     Raises:
         RefreshError: a cell failed; the file is untouched.
@@ -49,10 +73,51 @@ def refresh(path: Path) -> None:
     notebook = nbformat.v4.upgrade(notebook, from_minor=notebook.nbformat_minor)
     for cell in _code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
+    start = time.perf_counter()
     _execute(notebook, path)
+    if "chapter" in notebook.metadata:
+        minutes = (time.perf_counter() - start) / 60
+        notebook.metadata.chapter["minutes"] = max(1, math.ceil(minutes - 0.2))
+        notebook.metadata.chapter["thumbnail"] = _thumbnails(notebook)
     normalise(notebook)
     nbformat.validate(notebook)
     _write(notebook, path)
+    return [
+        f"{path}: cell {number}: no Hebrew for {text!r}"
+        for number, cell in enumerate(notebook.cells)
+        for text in untold(cell)
+    ]
+
+
+def _thumbnails(notebook: NotebookNode) -> dict[str, str]:
+    """The chapter's picture for its card on the home page, in both languages."""
+    name = notebook.metadata.chapter.get("picture")
+    for cell in _code_cells(notebook):
+        if cell.metadata.get("figure", {}).get("name") == name:
+            for output in cell.outputs:
+                data = output.get("data", {})
+                if "image/png" in data:
+                    he = data.get(IN_HEBREW, data["image/png"])
+                    return {"en": thumbnail(data["image/png"]), "he": thumbnail(he)}
+    return {}
+
+
+def thumbnail(picture: str) -> str:
+    """A small version of a PNG image, both in base64."""
+    image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    image.quantize(64).save(file, format="png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def untold(cell: NotebookNode) -> list[str]:
+    """The texts that a cell's figures show and that have no Hebrew."""
+    texts = (
+        output.get("metadata", {}).get(IN_HEBREW, {}).get("words", {})
+        for output in cell.get("outputs", [])
+    )
+    return [text for said in texts for text, he in said.items() if he is None]
 
 
 def normalise(notebook: NotebookNode) -> None:
@@ -74,16 +139,39 @@ def normalise(notebook: NotebookNode) -> None:
 def main(arguments: list[str]) -> int:
     """Refresh the notebooks named in ``arguments``, or all; 1 if a cell failed."""
     failed = False
-    for path in map(Path, arguments) if arguments else notebook_paths():
-        start = time.perf_counter()
-        try:
-            refresh(path)
-        except RefreshError as error:
-            say(error, file=sys.stderr)
-            failed = True
-        else:
-            say(f"{path}: {time.perf_counter() - start:.1f} s")
+    with _nothing_trained():
+        for path in map(Path, arguments) if arguments else notebook_paths():
+            start = time.perf_counter()
+            try:
+                missing = refresh(path)
+            except RefreshError as error:
+                say(error, file=sys.stderr)
+                failed = True
+            else:
+                for line in missing:
+                    say(line, file=sys.stderr)
+                say(f"{path}: {time.perf_counter() - start:.1f} s")
     return int(failed)
+
+
+@contextmanager
+def _nothing_trained() -> Iterator[None]:
+    """Inside, the cache has the data that were fetched before and no trained model."""
+    kept = cache_folder()
+    fetched = [path for path in kept.glob("*") if path.is_dir()]
+    with tempfile.TemporaryDirectory(prefix="course-") as name:
+        for folder in fetched:
+            if folder.name != "models":
+                (Path(name) / folder.name).symlink_to(folder)
+        before = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = name
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[VARIABLE]
+            else:
+                os.environ[VARIABLE] = before
 
 
 def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
@@ -109,9 +197,20 @@ def _execute(notebook: NotebookNode, path: Path) -> None:
         record_timing=False,
         store_widget_state=False,
         on_cell_start=note,
+        extra_arguments=[f"--IPKernelApp.exec_lines={_SPEAK_HEBREW}"],
     )
+    python_path = os.pathsep.join([str(BOOK), os.environ.get("PYTHONPATH", "")])
+    words: dict[str, str] = {}
+    for cell in _code_cells(notebook):
+        words |= cell.metadata.get("words", {})
+    env = {
+        **os.environ,
+        **KERNEL_ENV,
+        "PYTHONPATH": python_path.rstrip(os.pathsep),
+        "ENGINE_WORDS": json.dumps(words),
+    }
     try:
-        client.execute(env={**os.environ, **KERNEL_ENV})
+        client.execute(env=env)
     except (CellControlSignal, DeadKernelError) as error:
         cell = notebook.cells[started[0]]
         raise RefreshError(

@@ -1,15 +1,9 @@
-"""The ``{claims}`` directive: every claim that the committed notebooks printed.
-
-A claim is a line of a cell's printed output; ``course_utils.claims`` says what it looks
-like. The Hebrew wording of a cell's claims stands in its ``metadata.claims.he``, in the
-order of the lines.
-"""
+"""The ``{claims}`` directive: every claim that the committed notebooks printed."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,52 +14,21 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from course_utils.claims import Claim, parse_claims
+from course_utils.claims import Claim
+from engine.claims import Numbered, claims_of, shown_parts, split_islands
 from engine.pairs import cell_language, unwrap
 from engine.strings import translate
 
 LOGGER = logging.getLogger(__name__)
 
-# Words without Hebrew that stand together, after a space or a maqaf: they read
-# from left to right
-_ISLAND = re.compile(
-    r"(?<![^\s־])([^\sא-ת־]+(?:\s+[^\sא-ת־]+)*(?<![,:;.]))(?=[,:;.]?(?:\s|$))"
-)
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 
 
-def printed(cell: dict[str, Any]) -> str:
-    """What a code cell printed."""
-    outputs = (o for o in cell.get("outputs", []) if o.get("name") == "stdout")
-    return "".join("".join(output["text"]) for output in outputs)
-
-
-def claims_of(cell: dict[str, Any], language: str) -> list[Claim]:
-    """The claims of one code cell, worded in ``language``.
-
-    Raises:
-        ValueError: if the cell has Hebrew wordings, but not one for each claim.
-    """
-    claims = parse_claims(printed(cell))
-    if language == "en" or not claims:
-        return claims
-    worded = cell["metadata"].get("claims", {}).get(language, [])
-    if len(worded) != len(claims):
-        raise ValueError(
-            f"a cell prints {len(claims)} claims ({claims[0].question} …)"
-            f" but its metadata.claims has {len(worded)} in {language!r}"
-        )
-    pairs = zip(claims, worded, strict=True)
-    return [replace(claim, statement=str(text)) for claim, text in pairs]
-
-
-def islands(text: str) -> list[nodes.Node]:
+def inline_islands(text: str) -> list[nodes.Node]:
     """The text; numbers, names and relations keep their order within Hebrew."""
-    parts = _ISLAND.split(text)
     return [
-        nodes.inline("", part, classes=["ltr"]) if number % 2 else nodes.Text(part)
-        for number, part in enumerate(parts)
-        if part
+        nodes.inline("", part, classes=["ltr"]) if island else nodes.Text(part)
+        for island, part in split_islands(text)
     ]
 
 
@@ -120,13 +83,16 @@ class Claims(SphinxDirective):
     def _table(self, docname: str, claims: list[Claim]) -> nodes.table:
         language = self.config.language
         heads = [
-            translate(word, language) for word in ("Question", "Claim", "Measured")
+            translate(word, language)
+            for word in ("Question", "Claim", "Bound", "Measured")
         ]
-        group = nodes.tgroup("", cols=3)
-        group += [nodes.colspec(colwidth=width) for width in (10, 70, 20)]
+        group = nodes.tgroup("", cols=4)
+        group += [nodes.colspec(colwidth=width) for width in (10, 54, 18, 18)]
         group += nodes.thead("", _row([nodes.paragraph("", head) for head in heads]))
         body = nodes.tbody()
+        numbered = Numbered()
         for claim in claims:
+            text, bound, measured = shown_parts(claim, language)
             link = addnodes.pending_xref(
                 "",
                 nodes.inline("", claim.question, classes=["std", "std-ref"]),
@@ -137,12 +103,18 @@ class Claims(SphinxDirective):
                 refdoc=self.env.docname,
                 refwarn=True,
                 claim_of=docname,
+                claim_id=numbered(claim),
             )
-            text = nodes.paragraph("", "", *islands(claim.statement))
-            measured = nodes.paragraph(
-                "", "", nodes.inline("", claim.measured, classes=["ltr"])
+            numbers = (
+                nodes.inline("", one, classes=["ltr"]) for one in (bound, measured)
             )
-            body += _row([nodes.paragraph("", "", link), text, measured])
+            body += _row(
+                [
+                    nodes.paragraph("", "", link),
+                    nodes.paragraph("", "", *inline_islands(text)),
+                    *(nodes.paragraph("", "", one) for one in numbers),
+                ]
+            )
         group += body
         return nodes.table("", group, classes=["claims"])
 

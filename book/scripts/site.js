@@ -53,6 +53,45 @@ if (entries.length > 0) {
   show();
 }
 
+// Folded code: "all code" opens it, on every page until it is switched off again. A link into what
+// is folded opens it, and so does printing.
+const folded = [...document.querySelectorAll("article details.hide")];
+const switches = [...document.querySelectorAll("[data-all-code]")];
+const showCode = (open) => {
+  for (const one of folded) one.open = open;
+  for (const one of switches) one.checked = open;
+};
+for (const one of switches)
+  one.addEventListener("change", () => {
+    remember("code", one.checked ? "open" : "");
+    showCode(one.checked);
+  });
+try {
+  if (localStorage.getItem("code") === "open") showCode(true);
+} catch {
+  // storage is switched off: code is folded
+}
+
+const openAround = () => {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  let closed = target.closest("details:not([open])");
+  if (!closed) return;
+  for (; closed; closed = closed.parentElement.closest("details:not([open])")) closed.open = true;
+  target.scrollIntoView();
+};
+addEventListener("hashchange", openAround);
+openAround();
+
+let closedBefore = [];
+addEventListener("beforeprint", () => {
+  closedBefore = [...document.querySelectorAll("article details:not([open])")];
+  for (const one of closedBefore) one.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const one of closedBefore) one.open = false;
+});
+
 // Copy buttons on code.
 for (const block of document.querySelectorAll(".cell_input .highlight, div[class^=highlight-]:not(.output) > .highlight")) {
   const pre = block.querySelector("pre");

@@ -176,7 +176,7 @@ export const SOLVERS = {
 };
 
 /** From y at t = 0 to t = 1: returns the steps + 1 states, and pauses after each evaluation. */
-function* walk(velocity, y, label, steps, solver) {
+export function* walk(velocity, y, label, steps, solver) {
   const states = [y];
   const h = 1 / steps;
   for (let n = 0; n < steps; n++) {
