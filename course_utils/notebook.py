@@ -75,12 +75,13 @@ def idea(source: str) -> str:
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef | ast.ClassDef):
             continue
+        body = node.body
         if ast.get_docstring(node) is not None:
-            _shorten(lines, node.body[0])
-        bodies = [one for one in node.body if _is_check(one)]
-        if len(bodies) < len(node.body):
-            for check in bodies:
-                _remove(lines, check)
+            _shorten(lines, body[0])
+            body = body[1:]
+        checks = [one for one in body if _is_check(one)]
+        for check in checks if len(checks) < len(body) else []:
+            _remove(lines, check)
     return "\n".join(line for line in lines if line is not None) + "\n"
 
 

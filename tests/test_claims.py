@@ -181,3 +181,21 @@ def test_a_tiny_number_is_no_zero(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_whole_number_may_be_larger_than_a_float() -> None:
     claim("NF1", "count", 10**400, ">", 3)
+
+
+@pytest.mark.parametrize(
+    ("statement", "parts"),
+    [
+        ("gap < 0.040 nats", ("gap", "< 0.040 nats")),
+        ("v = 0 against π - floor ≥ 1 %", ("v = 0 against π - floor", "≥ 1 %")),
+        ("order of the points = A B C", ("order of the points", "= A B C")),
+        ("הפער < 0.040 nats", ("הפער", "< 0.040 nats")),
+    ],
+)
+def test_a_claim_has_a_text_and_a_bound(statement: str, parts: tuple[str, str]) -> None:
+    assert Claim("NF1", statement, "0.031").parts == parts
+
+
+def test_a_claim_without_a_bound_is_refused() -> None:
+    with pytest.raises(ValueError, match="must end in an operator and its bound"):
+        _ = Claim("NF1", "the gap is small", "0.031").parts

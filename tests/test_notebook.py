@@ -1,5 +1,6 @@
 """What notebooks begin with, and how they show code."""
 
+import ast
 import inspect
 
 import matplotlib.pyplot as plt
@@ -8,8 +9,9 @@ import pytest
 import torch
 
 from course_utils import notebook, plotting
+from course_utils.models.flow_matching import LinearPath
 from course_utils.models.normalizing_flow import AffineCoupling, NormalizingFlow
-from course_utils.notebook import measured_table, seeded, setup, show_source
+from course_utils.notebook import idea, measured_table, seeded, setup, show_source
 
 
 def test_setup_seeds_and_pins_threads() -> None:
@@ -31,15 +33,82 @@ def test_threads_are_bounded_by_what_there_is(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_show_source_is_the_code_itself() -> None:
-    shown = show_source(AffineCoupling).data
-    assert shown == f"```python\n{inspect.getsource(AffineCoupling).rstrip()}\n```"
-    methods = show_source(NormalizingFlow.inverse, NormalizingFlow.log_prob).data
-    lines = methods.splitlines()
-    assert "def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:" in lines
+    shown = show_source(LinearPath.velocity).data
+    source = inspect.cleandoc("\n" + inspect.getsource(LinearPath.velocity))
+    assert shown == f"```python\n{source}\n```"  # nothing to fold
+    shown = show_source(AffineCoupling, NormalizingFlow.log_prob).data
+    start, whole = shown.split('<details class="whole">')
+    assert inspect.getsource(AffineCoupling).rstrip() in whole
+    lines = start.splitlines()
     assert "def log_prob(self, y: Tensor) -> Tensor:" in lines
     assert "    log_p_z, log_det = self.log_prob_parts(y)" in lines
+    assert set(lines) <= {*whole.splitlines(), "", "```"} | {
+        line + '"""' for line in whole.splitlines()
+    }
     with pytest.raises(TypeError):
         show_source(len)
+
+
+SOURCE = '''\
+class Model:
+    """y = f(x).
+
+    Args:
+        x: what it takes.
+    """
+
+    def f(self, x: Tensor, count: int = 3) -> Tensor:
+        """f(x) (B,) for x (B, 2),
+        as it is.
+
+        Raises:
+            ValueError: never.
+        """
+        check_points(x)
+        # of samples
+        count = check_count("count", count)
+        self._check(x)
+        if x.dim() != 2:
+            raise ValueError(
+                f"x must be (B, 2), got {x.shape}"
+            )
+
+        checked = check_labels(count)
+        if x.numel() == 0:
+            raise ValueError("nothing")
+        else:
+            x = x + 1
+        return x.sum(1)  # check_sum
+
+    def check(self, x: Tensor) -> None:
+        """Raises."""
+        check_points(x)
+'''
+IDEA = '''\
+class Model:
+    """y = f(x)."""
+
+    def f(self, x: Tensor, count: int = 3) -> Tensor:
+        """f(x) (B,) for x (B, 2),
+        as it is."""
+
+        checked = check_labels(count)
+        if x.numel() == 0:
+            raise ValueError("nothing")
+        else:
+            x = x + 1
+        return x.sum(1)  # check_sum
+
+    def check(self, x: Tensor) -> None:
+        """Raises."""
+        check_points(x)
+'''
+
+
+def test_a_listing_leaves_out_checks_and_the_tails_of_docstrings() -> None:
+    """A check whose result is new stays, and so does a function that only checks."""
+    assert idea(SOURCE) == IDEA
+    ast.parse(idea(SOURCE))
 
 
 def test_figures_have_the_shapes_asked_for() -> None:

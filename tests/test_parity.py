@@ -11,6 +11,7 @@ import pytest
 from engine.anatomy import dissect, numbers
 from engine.pairs import ROOT, notebook_paths, page_paths, wrap
 from engine.parity import check_notebook, check_page, main
+from engine.words import IN_HEBREW, Words, is_wordless
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -108,6 +109,15 @@ FIGURE = {
     "alt": {"en": "Three falling curves.", "he": "שלוש עקומות יורדות."},
 }
 CLAIM = "✓ NF1 gap to the entropy floor < 0.040 nats (measured 0.031)\n"
+TABLE = (
+    '<table class="measured" dir="ltr"><thead><tr><th scope="col">gap</th></tr></thead>'
+    '<tbody><tr><th scope="row">RK4</th><td data-measured>0.1</td></tr></tbody></table>'
+)
+CHAPTER = {
+    "picture": "fig-loss",
+    "gives": {"en": "A flow of 2 layers.", "he": "זרימה של 2 שכבות."},
+    "needs": {"en": "[the start](#flows) first", "he": "קודם [ההתחלה](#flows)"},
+}
 CLAIM_HE = "הפער מרצפת האנטרופיה < 0.040 נאטים"
 
 
@@ -115,17 +125,26 @@ def good_notebook() -> NotebookNode:
     """A title pair, a body pair, a figure (cell 5) and a claim (cell 6)."""
     image = new_output("display_data", data={"image/png": "", "text/plain": "<Figure>"})
     printed = new_output("stream", name="stdout", text="time: 3 seconds\n" + CLAIM)
+    table = new_output("execute_result", data={"text/html": TABLE})
     cells = [
         new_markdown_cell(TITLE_EN, metadata={"lang": "en"}),
         new_markdown_cell(wrap(TITLE_HE), metadata={"lang": "he"}),
         new_markdown_cell(BODY_EN, metadata={"lang": "en"}),
         new_markdown_cell(wrap(BODY_HE), metadata={"lang": "he"}),
-        new_code_cell("plot(L)", metadata={"figure": FIGURE}, outputs=[image]),
         new_code_cell(
-            "check()", metadata={"claims": {"he": [CLAIM_HE]}}, outputs=[printed]
+            "plot(L)", metadata={"figure": FIGURE, "role": "figure"}, outputs=[image]
+        ),
+        new_code_cell(
+            "check()",
+            metadata={
+                "claims": {"he": [CLAIM_HE]},
+                "role": "table",
+                "words": {"time: {} seconds": "זמן: {} שניות", "gap": "פער"},
+            },
+            outputs=[printed, table],
         ),
     ]
-    notebook = new_notebook(cells=cells)
+    notebook = new_notebook(cells=cells, metadata={"chapter": CHAPTER})
     # a copy of all metadata
     return nbformat.reads(nbformat.writes(notebook), as_version=4)
 
@@ -394,7 +413,7 @@ def test_a_missing_translation(tmp_path: Path) -> None:
 
 
 def test_a_notebook_without_text(tmp_path: Path) -> None:
-    (problem,) = problems_of(new_notebook(cells=[]), tmp_path)
+    (problem, _) = problems_of(new_notebook(cells=[]), tmp_path)
     assert "expected at least one English and Hebrew pair, got none" in problem
 
 
@@ -409,9 +428,109 @@ def test_figure_names_are_unique(tmp_path: Path) -> None:
 
 def test_hebrew_data_may_stand_in_marked_code(tmp_path: Path) -> None:
     notebook = good_notebook()
-    notebook.cells[4].source = "tokens = 'שלום'"
+    notebook.cells[4].source = "draw('שלום')"
     notebook.cells[4].metadata["hebrew_data"] = True
     assert problems_of(notebook, tmp_path) == []
+
+
+WORD = "metadata.words: expected the Hebrew of"
+PATTERN_FAULTS = [
+    # what is planted, what the checker says
+    (lambda n: n.metadata.pop("chapter"), "metadata.chapter: expected picture, gives"),
+    (
+        lambda n: n.metadata.chapter.update(picture="fig-none"),
+        "must name a figure of the notebook, got 'fig-none'",
+    ),
+    (
+        lambda n: n.metadata.chapter.gives.update(he="זרימה של 3 שכבות."),
+        "metadata.chapter.gives.he: numbers: expected ['2'] as in English, got ['3']",
+    ),
+    (
+        lambda n: n.metadata.chapter.needs.pop("en"),
+        "metadata.chapter.needs.en: expected",
+    ),
+    (lambda n: n.cells[4].metadata.pop("role"), "metadata.role: expected one of setup"),
+    (
+        lambda n: n.cells[4].metadata.update(role="table"),
+        "role table: expected no image in its output",
+    ),
+    (
+        lambda n: n.cells[5].metadata.update(role="figure"),
+        "role figure: expected an image in its output",
+    ),
+    (
+        lambda n: n.cells[5].metadata.update(role="setup"),
+        "expected setup for the first code cell, which imports, and for no other",
+    ),
+    (
+        lambda n: n.cells[4].update(source="import torch"),
+        "expected setup for the first code cell, which imports, and for no other",
+    ),
+    (
+        lambda n: n.cells[5].update(source="show_source(f)"),
+        "role table: show_source(…) and the role listing go together",
+    ),
+    (
+        lambda n: n.cells[5].update(
+            source="claim(1)", metadata=dict(n.cells[5].metadata, role="code")
+        ),
+        "role code: expected no claim(, which belongs into a folded cell",
+    ),
+    (
+        lambda n: n.cells[5].update(
+            source="plt.plot(x)", metadata=dict(n.cells[5].metadata, role="code")
+        ),
+        "role code: expected nothing that draws, got plt.",
+    ),
+    (
+        lambda n: n.cells[4].update(
+            source="x = 1\n" * 30 + "from course_utils import y",
+            metadata=dict(n.cells[4].metadata, role="scratch"),
+        ),
+        "role scratch: expected at most 30 lines, got 31",
+    ),
+    (
+        lambda n: n.cells[4].update(
+            source="from course_utils import y",
+            metadata=dict(n.cells[4].metadata, role="scratch"),
+        ),
+        "role scratch: expected nothing of course_utils",
+    ),
+    (
+        lambda n: n.cells[5].metadata.words.pop("gap"),
+        f"{WORD} 'gap', got none",
+    ),
+    (
+        lambda n: n.cells[5].metadata.pop("words"),
+        f"{WORD} 'time: 3 seconds', got none",
+    ),
+    (
+        lambda n: (
+            n.cells[4]
+            .outputs[0]
+            .metadata.update({IN_HEBREW: {"words": {"the gap": None}}})
+        ),
+        f"{WORD} 'the gap', got none",
+    ),
+    (
+        lambda n: (
+            n.cells[4]
+            .outputs[0]
+            .metadata.update({IN_HEBREW: {"words": {"floor": "תקרה"}}})
+        ),
+        "'floor' is drawn as 'תקרה', but its Hebrew is 'רצפה': run make refresh",
+    ),
+]
+
+
+@pytest.mark.parametrize(("plant", "message"), PATTERN_FAULTS)
+def test_planted_fault_of_the_pattern(
+    tmp_path: Path, plant: Callable[[NotebookNode], object], message: str
+) -> None:
+    notebook = good_notebook()
+    plant(notebook)
+    problems = problems_of(notebook, tmp_path)
+    assert any(message in problem for problem in problems), problems
 
 
 PAGE = f"""---
@@ -502,3 +621,32 @@ def test_what_a_text_is_taken_apart_into() -> None:
         {"cite:kingma", "https://a.org", "x^2"},
         {"[^1]"},
     ]
+
+
+# --- words of figures, tables and printed lines ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "he"),
+    [
+        ("training step", "צעד אימון"),
+        ("epoch 5", "אפוק 5"),
+        ("training time: 44.4 CPU-seconds", "זמן האימון: 44.4 שניות מעבד"),
+        ("raw $x_1$", "$x_1$ מקורי"),
+        ("from −1.5 to 1e-3", "בין −1.5 ל־1e-3"),
+        ("RK4, 4", "RK4, 4"),
+        ("$\\log p(x)$", "$\\log p(x)$"),
+        ("epoch 5\nloss", "אפוק 5\nהפסד"),
+        ("an unknown word", None),
+        ("epoch 5\nunknown", None),
+        ("epoch five", None),
+    ],
+)
+def test_words_are_told_in_hebrew(text: str, he: str | None) -> None:
+    assert Words({"from {} to {}": "בין {} ל־{}"})(text) == he
+
+
+def test_a_cells_own_words_come_first() -> None:
+    assert Words({"loss": "אובדן"})("loss") == "אובדן"
+    assert is_wordless("KL, x = 3")
+    assert not is_wordless("the KL")

@@ -168,6 +168,7 @@ ROOMS = {  # the sections from which the code in a folder, or in a file, may imp
     "notebooks/conftest.py": {TESTING},
     "book/engine": {SITE},
     "book/engine/refresh.py": {SITE, NOTEBOOKS},
+    "book/engine/figures.py": {SITE, NOTEBOOKS, MODELS},  # runs in a kernel
     "tests": {MODELS, NOTEBOOKS, SITE, TESTING},
 }
 OWN = {"course_utils", "engine", *(path.stem for path in ROOT.glob("tests/**/*.py"))}

@@ -6,6 +6,7 @@ checks a claim is one click away.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,12 +44,13 @@ def misfits(cell: Mapping[str, Any], first: bool) -> list[str]:
     if role not in ROLES:
         return [f"metadata.role: expected one of {', '.join(ROLES)}, got {role!r}"]
     problems = []
-    if first != (role == "setup"):
+    imports = re.match(r"(?:from|import) ", source) is not None
+    if (role == "setup") != (first and imports) and role != "scratch":
         problems.append(
-            "metadata.role: expected setup for the first code cell and for no other,"
-            f" got {role}"
+            "metadata.role: expected setup for the first code cell, which imports, and"
+            f" for no other, got {role}"
         )
-    if ("show_source(" in source) != (role == "listing") and "import" not in source:
+    if ("show_source(" in source) != (role == "listing") and not imports:
         problems.append(f"role {role}: show_source(…) and the role listing go together")
     if role in ("code", "scratch"):
         problems += [

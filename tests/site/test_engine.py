@@ -10,12 +10,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import docutils.nodes
 import minibook
 import nbformat
 import pytest
 import yaml
-from engine import BOOK, build, frontend, reader, results
+from engine import BOOK, build, claims, frontend, reader
 from engine.katex import Renderer
 from engine.search import HebrewSearch
 from engine.strings import hebrew, translate
@@ -127,13 +126,13 @@ def test_search_drops_prefixes_alike_in_both_languages() -> None:
 
 def test_claims_have_a_hebrew_wording_each() -> None:
     cell = next(cell for cell in minibook.notebook().cells if cell.source == "check()")
-    english, worded = (results.claims_of(cell, language) for language in ("en", "he"))
+    english, worded = (claims.claims_of(cell, language) for language in ("en", "he"))
     assert [claim.question for claim in english] == ["NF1", "NF1a"]
     assert [claim.measured for claim in worded] == ["0.031", "0.11"]
     assert worded[0].statement == "זרימת ספליין: הפער מהרצפה < 0.040 nats"
     cell.metadata.claims.he.pop()
     with pytest.raises(ValueError, match=r"prints 2 claims .* has 1"):
-        results.claims_of(cell, "he")
+        claims.claims_of(cell, "he")
 
 
 @pytest.mark.parametrize(
@@ -147,12 +146,9 @@ def test_claims_have_a_hebrew_wording_each() -> None:
     ],
 )
 def test_left_to_right_islands_in_a_claim(text: str, left_to_right: list[str]) -> None:
-    parts = results.islands(text)
-    assert "".join(part.astext() for part in parts) == text
-    inline = [
-        part.astext() for part in parts if isinstance(part, docutils.nodes.inline)
-    ]
-    assert inline == left_to_right
+    parts = claims.split_islands(text)
+    assert "".join(part for _, part in parts) == text
+    assert [part for island, part in parts if island] == left_to_right
 
 
 def test_hebrew_edition_is_derived() -> None:
