@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 import yaml
+from browsing import browser  # noqa: F401, a fixture
 from engine.pairs import ROOT
 
 torch.set_num_threads(1)  # two workers whose threads wait for each other are far slower

@@ -2,16 +2,15 @@
 
 import base64
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from browsing import PATIENCE
+from playwright.sync_api import Browser, Page
 from test_live import WIDGET, javascript
 from torch import Tensor, nn
 
@@ -46,7 +45,6 @@ GREY = """() => {
   const pixels = canvas.getContext("2d").getImageData(0, 0, 28, 28).data;
   return Array.from({ length: 784 }, (_, i) => pixels[4 * i] / 255);
 }"""
-PATIENCE = 120_000  # ms; long, since only a test that fails waits for its end
 NUMBER = re.compile(r"(?<== )−?[\d.]+")
 HEBREW = re.compile(r"[א-ת]")
 # Each stroke is a list of points [x, y] of the pad, from 0 to 1
@@ -345,24 +343,6 @@ def test_the_html_has_no_numbers_and_the_widget_is_one_piece(kind: str) -> None:
 
 
 # --- in a browser ---
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium; without one the tests skip, in CI they fail."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is None:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail("no Chromium found")
-        pytest.skip("no Chromium found (on Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu"]
-        browser = playwright.chromium.launch(
-            executable_path=path, args=arguments, timeout=PATIENCE
-        )
-        yield browser
-        browser.close()
 
 
 def write_page(folder: Path, panel: LivePanel, lang: str) -> str:

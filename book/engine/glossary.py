@@ -135,7 +135,7 @@ class LinkTerms(SphinxTransform):
             start = found.end()
             link = addnodes.pending_xref(
                 "",
-                nodes.inline("", found[2], classes=["term-link"]),
+                nodes.inline("", found[2]),
                 refdomain="std",
                 reftype="ref",
                 refexplicit=True,

@@ -6,7 +6,7 @@
      "minutes": 2}
 
 ``picture`` names the figure that the chapter shows first; ``gives`` is the sentence on
-its card on the home page; ``minutes``, of a run on two cores, is written by a refresh.
+its card on the home page; ``minutes``, of a run on one core, is written by a refresh.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _facts(notebook: NotebookNode, chapter: dict[str, Any], lang: str) -> str:
         read=reading_minutes(notebook)
     )
     if chapter.get("minutes"):
-        run = translate("{run} minutes to run on two cores", lang)
+        run = translate("{run} minutes to run on one core", lang)
         minutes += " · " + run.format(run=chapter["minutes"])
     return f":::{{container}} opening-facts\n{needs}\n\n{minutes}\n:::"
 

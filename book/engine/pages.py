@@ -28,6 +28,12 @@ _PROMPT = re.compile(
     r'(<p class="(?:collapsed|expanded) admonition-title">)(Show|Hide) the (\w+)'
 )
 _NUMBERED = re.compile(r'(<span class="caption-number">[^<]*?)\s*</span>')
+# Where sources are listed, which are in English: on their page, and in each chapter
+_SOURCES = re.compile(
+    r'(<div class="citation"|<section id="references-(?:(?!</section>).)*?<ul)',
+    re.DOTALL,
+)
+_FOLDED = re.compile(r'<details class="[^"]*\bhide\b')
 _STYLE = re.compile(r'\s*\bstyle="([^"]*)"')
 _PIXELS = re.compile(r"\b(width|height): (\d+)(?:\.\d+)?px")
 # What the list of chapters tells assistive technology
@@ -109,6 +115,8 @@ def finish(app: Sphinx, body: str) -> str:
     )
     body = _TABLE.sub(lambda found: f"{box}{found.group()}</div>", body)
     body = _IMAGE.sub(lambda found: _finish_image(app, found), body)
+    if language == "he":
+        body = _SOURCES.sub(r'\1 lang="en" dir="ltr"', body)
     body = _NUMBERED.sub(r"\1:</span> ", body)
     body = _TOGGLE.sub("<summary>", body)
     return _PROMPT.sub(
@@ -119,6 +127,7 @@ def finish(app: Sphinx, body: str) -> str:
 
 def _prompt(verb: str, what: str, language: str) -> str:
     """The words above folded code. MyST-NB fills in the English name of what folds."""
+    what = "code" if what == "source" else what
     return translate(f"{verb} the {{type}}", language).format(
         type=translate(what, language)
     )
@@ -162,7 +171,7 @@ def _complete_context(
     if context.get("body"):
         context["body"] = finish(app, context["body"])
     body = context.get("body", "")
-    context["folds"] = 'class="hide' in body
+    context["folds"] = _FOLDED.search(body) is not None
     context["previews"] = 'class="reference internal"' in body
     live = {place.module for place in find_places(context.get("body", ""))}
     context["live"] = bool(live)

@@ -119,10 +119,13 @@ def _localise_outputs(
         if words and "text/html" in data:
             data["text/html"] = translate_table(data["text/html"], words)
         shown.append(output)
-    cell.outputs = shown
+    pictures = [one for one in shown if "image/png" in one.get("data", {})]
+    # beside a figure, what the last line returned is of no interest
+    cell.outputs = pictures if "figure" in cell.metadata else shown
     if not printed:
         return []
-    after = new_code_cell(outputs=printed, metadata={"tags": ["remove-input"]})
+    # a cell without code is not shown
+    after = new_code_cell("...", outputs=printed, metadata={"tags": ["remove-input"]})
     after.id = f"printed-{cell.id}"[:64]
     return [after]
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from engine import BOOK
 
 
-def _find(app: Sphinx, config: Config) -> None:
-    """The extension wants the file's path from the book's sources."""
-    config.bibtex_bibfiles = [
-        Path(os.path.relpath(BOOK / "references.bib", app.srcdir)).as_posix()
-    ]
+def _configure(app: Sphinx, config: Config) -> None:
+    config.bibtex_bibfiles = [str(BOOK / "references.bib")]
+    config.bibtex_reference_style = "author_year"
+    config.bibtex_tooltips = False  # previews show the same, and are no English titles
 
 
 def register(app: Sphinx) -> None:
     """Load ``sphinxcontrib.bibtex`` with the book's file."""
-    app.connect("config-inited", _find)
+    app.connect("config-inited", _configure)
     app.setup_extension("sphinxcontrib.bibtex")

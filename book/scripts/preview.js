@@ -117,7 +117,7 @@ addEventListener("scroll", () => { if (shown) hide(); }, { passive: true });
 
 // A finger cannot hover: the first tap on a term shows it, and the box leads on.
 article.addEventListener("click", (event) => {
-  const link = event.target.closest("a:has(.term-link)");
+  const link = event.target.closest('a[href*="#term-"]');
   if (!link || !matchMedia("(hover: none)").matches) {
     hide();
     return;

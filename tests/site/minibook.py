@@ -10,6 +10,7 @@ from typing import Any
 
 import nbformat
 from engine.pairs import wrap
+from engine.words import IN_HEBREW as HEBREW
 
 from course_utils.places import Place
 
@@ -20,9 +21,11 @@ parts:
   - caption: Flows
     chapters:
       - file: chapter
-  - caption: Results
+  - caption: Reference
     chapters:
       - file: claims
+      - file: book/glossary
+      - file: book/references
 """
 
 INDEX = """\
@@ -31,12 +34,18 @@ INDEX = """\
 
 English only, with {ref}`a link to a section <nf1>`.
 
+```{chapters}
+```
+
 +++ {"lang": "he"}
 
 (home)=
 # ספרון
 
 עברית בלבד, עם {ref}`קישור לסעיף <nf1>`.
+
+```{chapters}
+```
 """
 
 CLAIMS = """\
@@ -50,6 +59,34 @@ CLAIMS = """\
 # טענות
 
 ```{claims}
+```
+"""
+
+REFERENCES = """\
+# References
+
+```{bibliography}
+```
+
++++ {"lang": "he"}
+
+# מקורות
+
+```{bibliography}
+```
+"""
+
+GLOSSARY = """\
+# Glossary
+
+```{terms}
+```
+
++++ {"lang": "he"}
+
+# מילון
+
+```{terms}
 ```
 """
 
@@ -112,7 +149,8 @@ Numbers: 3.2 instead of 2.31.
     """(nf2)=
 ## Question two
 
-Text that fills the page.
+Text about a velocity field that fills the page, as in {cite:t}`kingma2014auto`. A
+second velocity field, and 5 %.
 
 ### A section without a label
 
@@ -179,7 +217,8 @@ $$
     """(nf2)=
 ## שאלה שנייה
 
-טקסט שממלא את העמוד.
+טקסט על שדה מהירות שממלא את העמוד, כמו אצל {cite:t}`kingma2014auto`. גם בשדה המהירות
+השני ב־$x_t$, ב־PyTorch, ועוד 5 %.
 
 ### סעיף ללא תווית
 
@@ -201,6 +240,12 @@ step 100: loss 2.40
 ✓ NF1 spline flow: gap to the floor < 0.040 nats (measured 0.031)
 ✓ NF1a affine flow: gap < 0.2 nats, with a line long enough to wrap (measured 0.11)
 """
+
+TABLE = (
+    '<table class="measured" dir="ltr"><thead><tr><th scope="col">solver</th>'
+    '<th scope="col">gap, %</th></tr></thead><tbody><tr><th scope="row">Euler</th>'
+    "<td data-measured>4.5 %</td></tr></tbody></table>"
+)
 
 LIVE = """\
 export default {
@@ -271,22 +316,41 @@ def notebook() -> nbformat.NotebookNode:
         "text/html": live,
         "text/plain": "Dot()",
     }
-    source = {"text/markdown": f"```python\n{CODE}```", "text/plain": "<Markdown>"}
+    state = {"text/html": {"state": {"layers": 7}}}
+    whole = f'<details class="whole"><summary>All</summary>\n\n```python\n{CODE}```\n\n'
+    listing = f"```python\n{CODE}```\n\n{whole}</details>"
+    source = {"text/markdown": listing, "text/plain": "<Markdown>"}
+    drawn = {"image/png": png(), HEBREW: png(2), "text/plain": "<Figure>"}
+    words = {
+        "solver": "פותרן",
+        "step {}: loss {}": "צעד {}: הפסד {}",
+        "gap, %": "פער, %",
+    }
     cells = [
         *_pair(0),
-        _code(CODE, [], tags=["hide-input"]),
-        _code("show(sample)", [_display(source)]),
+        _code(CODE, [], role="setup"),
+        _code("show(sample)", [_display(source)], role="listing"),
+        _code("sample(flow)", [], role="code"),
         *_pair(1),
         _code(
             "plot()",
-            [_display({"image/png": png(), "text/plain": "<Figure>"})],
+            [_display(drawn, {HEBREW: {"words": {"loss": "הפסד"}}})],
             figure=figure,
+            role="figure",
         ),
-        _code("check()", [stream], claims=claims),
-        _code("dot", [_display(live_outputs, {"text/html": {"state": {"layers": 7}}})]),
+        _code("check()", [stream], claims=claims, role="claim", words=words),
+        _code("table()", [_display({"text/html": TABLE})], words=words, role="table"),
+        _code("dot", [_display(live_outputs, state)], role="panel"),
         *_pair(2),
     ]
     metadata = {
+        "chapter": {
+            "picture": "fig-nf1",
+            "gives": {"en": "A small flow.", "he": "זרימה קטנה."},
+            "needs": {"en": "[nothing](#nf1)", "he": "[דבר](#nf1)"},
+            "minutes": 2,
+            "thumbnail": {"en": png(), "he": png(2)},
+        },
         "kernelspec": {
             "name": "python3",
             "display_name": "Python 3",
@@ -306,4 +370,7 @@ def write(folder: Path) -> None:
     (folder / "_toc.yml").write_text(TOC)
     (folder / "index.md").write_text(INDEX)
     (folder / "claims.md").write_text(CLAIMS)
+    (folder / "book").mkdir()
+    (folder / "book" / "glossary.md").write_text(GLOSSARY)
+    (folder / "book" / "references.md").write_text(REFERENCES)
     (folder / "chapter.ipynb").write_text(json.dumps(notebook()))

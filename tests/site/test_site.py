@@ -21,22 +21,12 @@ from typing import Any
 import minibook
 import pytest
 import yaml
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from browsing import PATIENCE
+from playwright.sync_api import Browser, BrowserContext, Page
 
 ROOT = Path(__file__).resolve().parents[2]
 EDITIONS = {"en": "ltr", "he": "rtl"}
 WIDTHS = {1280: 900, 390: 844}
-PATIENCE = 120_000  # ms; long, since only a test that fails waits for its end
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HEBREW = re.compile(r"[\u05d0-\u05ea]")
 
 
@@ -99,24 +89,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield Site(work / "served", f"http://127.0.0.1:{server.server_port}", sources)
         server.shutdown()
-
-
-@pytest.fixture(scope="module")  # a process has one at a time, and other tests need it
-def browser() -> Iterator[Browser]:
-    """Chromium; without one the tests skip, in CI they fail."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is None:
-        message = "no Chromium found (on Debian: apt-get install chromium)"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=ARGUMENTS, timeout=PATIENCE
-        )
-        yield browser
-        browser.close()
 
 
 @dataclass
@@ -508,15 +480,103 @@ def test_direction_of_everything(chapter: tuple[str, Page]) -> None:
 def test_figures_and_folded_code(chapter: tuple[str, Page]) -> None:
     edition, page = chapter
     image = page.locator("figure#fig-nf1 img")
-    alt, caption, fold = {
-        "en": ("A falling curve", "Fig. 1 The loss against", "Show the source"),
-        "he": ("עקומה יורדת", "איור 1 ההפסד לעומת", "הצגת הקוד"),
+    alt, caption, fold, whole = {
+        "en": (
+            "A falling curve",
+            "Fig. 1: The loss against",
+            "Show the code",
+            "With all checks and details",
+        ),
+        "he": (
+            "עקומה יורדת",
+            "איור 1: ההפסד לעומת",
+            "הצגת הקוד",
+            "עם כל הבדיקות והפרטים",
+        ),
     }[edition]
     assert image.get_attribute("alt") == alt
-    assert image.get_attribute("width") is not None
+    # each edition has its own picture
+    assert image.get_attribute("height") == {"en": "330", "he": "220"}[edition]
     assert page.locator("figure#fig-nf1 figcaption").inner_text().startswith(caption)
-    assert page.locator("details.hide summary .collapsed").inner_text() == fold
-    assert page.locator(".claim").count() == 2
+    assert page.locator("details.hide summary .collapsed").first.inner_text() == fold
+    # the imports, the figure, the claims, the table, the panel
+    assert page.locator("details.hide").count() == 5
+    opened = page.locator(".cell_input:not(details *) pre").all_inner_texts()
+    assert [text.strip() for text in opened] == ["sample(flow)"]
+    assert page.locator("details.whole summary").inner_text() == whole
+
+
+def test_a_chapter_opens_with_its_picture(chapter: tuple[str, Page]) -> None:
+    edition, page = chapter
+    assert (
+        page.locator("article img").first.get_attribute("alt")
+        == {
+            "en": "A falling curve",
+            "he": "עקומה יורדת",
+        }[edition]
+    )
+    assert page.locator(".opening-caption a").get_attribute("href") == "#fig-nf1"
+    assert (
+        page.locator(".opening-facts p").all_inner_texts()
+        == {
+            "en": [
+                "Before you start: nothing",
+                "5 minutes to read · 2 minutes to run on one core",
+            ],
+            "he": ["לפני שמתחילים: דבר", "5 דקות קריאה · 2 דקות הרצה על ליבה אחת"],
+        }[edition]
+    )
+
+
+def cells(page: Page, rows: str) -> list[list[str]]:
+    """The texts of a table's rows."""
+    return [
+        [text.strip() for text in row.locator("th, td").all_inner_texts()]
+        for row in page.locator(rows).all()
+    ]
+
+
+def test_what_a_cell_prints_is_in_the_readers_language(
+    chapter: tuple[str, Page],
+) -> None:
+    edition, page = chapter
+    assert (
+        page.locator(".stream pre").all_inner_texts()
+        == {
+            "en": ["step 100: loss 2.40\n"],
+            "he": ["צעד 100: הפסד 2.40\n"],
+        }[edition]
+    )
+    assert (
+        cells(page, "table.claims tr")
+        == {
+            "en": [
+                ["Claim", "Bound", "Measured"],
+                ["✓ spline flow: gap to the floor", "< 0.040 nats", "0.031"],
+                ["✓ affine flow: gap", page_bound(page), "0.11"],
+            ],
+            "he": [
+                ["הטענה", "החסם", "נמדד"],
+                ["✓ זרימת ספליין: הפער מהרצפה", "< 0.040 nats", "0.031"],
+                ["✓ זרימה אפינית: הפער", "< 0.2 nats", "0.11"],
+            ],
+        }[edition]
+    )
+    assert page.locator("tr#claim-nf1-1").count() == 1
+    assert (
+        cells(page, "table.measured tr")
+        == {
+            "en": [["solver", "gap, %"], ["Euler", "4.5 %"]],
+            "he": [["פותרן", "פער, %"], ["אוילר", "4.5%"]],
+        }[edition]
+    )
+
+
+def page_bound(page: Page) -> str:
+    """The bound of the second claim, whose unit is long."""
+    bound = page.locator("tr#claim-nf1a-1 td").first.inner_text().strip()
+    assert bound.startswith("< 0.2 nats")
+    return bound
 
 
 @pytest.mark.parametrize("edition", EDITIONS)
@@ -528,10 +588,141 @@ def test_claims(site: Site, windows: dict[int, BrowserContext], edition: str) ->
         "en": "spline flow: gap to the floor",
         "he": "זרימת ספליין: הפער מהרצפה",
     }
-    assert words[edition] in first.inner_text()
-    assert "0.031" in first.inner_text()
+    assert [text.strip() for text in first.locator("td").all_inner_texts()] == [
+        "NF1",
+        words[edition],
+        "< 0.040 nats",
+        "0.031",
+    ]
     # NF1a has no section of its own: it leads to NF1
     assert second.locator("a").get_attribute("href") == "chapter.html#nf1"
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_all_code_is_remembered(site: Site, browser: Browser, edition: str) -> None:
+    with context_of(browser) as context:
+        page = visit(context, site.page("mini", edition, "chapter")).page
+        opened = page.locator("article details.hide[open]")
+        assert opened.count() == 0
+        page.locator("article details.hide summary").first.click()
+        assert opened.count() == 1
+        switch = page.locator(".outline [data-all-code]")
+        switch.check()
+        assert opened.count() == 5
+        page.reload()
+        assert opened.count() == 5
+        page.locator(".outline [data-all-code]").uncheck()
+        page.reload()
+        assert opened.count() == 0
+        # printing shows all, and leaves all as it was
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("article details:not([open])").count() == 0
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.locator("article details[open]").count() == 0
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_terms_show_their_definitions(
+    site: Site, browser: Browser, edition: str
+) -> None:
+    term, means = {
+        "en": ("velocity field", "velocity field"),
+        "he": ("שדה מהירות", "velocity field"),
+    }[edition]
+    with context_of(browser) as context:
+        seen = visit(context, site.page("mini", edition, "chapter"))
+        links = seen.page.locator("a[href*='#term-']", has_text=term)
+        assert links.count() == 1  # the first mention only
+        links.hover()
+        preview = seen.page.locator(".preview:popover-open")
+        preview.wait_for()
+        assert means in preview.inner_text()
+        seen.page.keyboard.press("Escape")
+        preview.wait_for(state="hidden")
+        equation = seen.page.locator("a.reference[href='#equation-eq-change']")
+        equation.first.focus()
+        seen.page.keyboard.press("Shift+Tab")
+        seen.page.keyboard.press("Tab")
+        preview.locator(".katex").first.wait_for()
+        assert not seen.trouble
+    with context_of(browser, width=390, has_touch=True, is_mobile=True) as context:
+        page = visit(context, site.page("mini", edition, "chapter")).page
+        page.locator("a[href*='#term-']", has_text=term).tap()
+        preview = page.locator(".preview:popover-open")
+        preview.wait_for()
+        assert page.url.endswith("chapter.html")
+        box = preview.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+        preview.locator("a").last.tap()
+        page.wait_for_url("**/book/glossary.html#term-velocity-field")
+
+
+def test_sources_are_listed_where_they_are_cited(chapter: tuple[str, Page]) -> None:
+    edition, page = chapter
+    title = {"en": "References", "he": "מקורות"}[edition]
+    last = page.locator("article section > h2").last
+    assert last.inner_text().startswith(title)
+    assert "Auto-Encoding Variational Bayes" in page.locator("article").inner_text()
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_home_has_a_card_for_each_chapter(
+    site: Site, windows: dict[int, BrowserContext], edition: str
+) -> None:
+    for book in TOCS:
+        toc = TOCS[book]
+        page = visit(windows[1280], site.page(book, edition, toc["root"])).page
+        cards = page.locator(".cards a").all()
+        addresses = [card.evaluate("(a) => a.href") for card in cards]
+        chapters = [
+            site.page(book, edition, name)
+            for name in pages_of(toc)
+            if (site.sources[book] / f"{name}.ipynb").is_file()
+        ]
+        assert addresses == chapters
+        for image in page.locator(".cards img").all():
+            image.scroll_into_view_if_needed()
+            assert image.evaluate("(one) => one.decode().then(() => one.naturalWidth)")
+
+
+def test_hebrew_keeps_together_what_belongs_together(chapter: tuple[str, Page]) -> None:
+    edition, page = chapter
+    together = [
+        " ".join(text.split()) for text in page.locator(".together").all_inner_texts()
+    ]
+    if edition == "he":
+        assert "ב־PyTorch" in together
+        assert any(text.startswith("ב־") and text.endswith(",") for text in together)
+        assert "5%" in page.locator("#nf2").inner_text()
+    for wrapped in page.locator(".together").all():
+        lines = wrapped.evaluate(
+            """(one) => new Set([...one.getClientRects()]
+                   .map(({ top }) => Math.round(top / 8))).size"""
+        )
+        assert lines == 1
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_code_fits_its_column(
+    site: Site, windows: dict[int, BrowserContext], edition: str
+) -> None:
+    """At 1280 pixels nobody has to scroll to read a line of a chapter's code."""
+    wide = []
+    for name in pages_of(TOCS["book"]):
+        page = visit(windows[1280], site.page("book", edition, name)).page
+        page.evaluate(
+            "for (const one of document.querySelectorAll('details')) one.open = true"
+        )
+        wide += page.locator("article .highlight pre").evaluate_all(
+            """(all) => all
+                 .filter((pre) => pre.scrollWidth > pre.clientWidth)
+                 .map((pre) => pre.textContent.split("\\n")
+                   .reduce((a, b) => (a.length > b.length ? a : b)))"""
+        )
+        page.close()
+    assert wide == []
 
 
 @pytest.mark.parametrize("edition", EDITIONS)
