@@ -14,8 +14,14 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-SHORT = 30  # signs of TeX without commands: such a formula fits a line of a phone
-_COMMAND = re.compile(r"\\[A-Za-z]+|[{}\\^_]|\s")
+SHORT = 25  # signs: such a formula fits a line of a phone, with its prefix
+# Commands that are words on the page; any other is one sign, or none
+_WORD = re.compile(r"\\(log|exp|det|min|max|sin|cos|dim|KL)(?![A-Za-z])")
+_LAYOUT = re.compile(
+    r"\\(left|right|[bB]igg?[lr]?|frac|tfrac|text|mathrm|mathbb|mathcal|operatorname"
+    r"|hat|bar|tilde|sqrt|[,;:! ])(?![A-Za-z])|[{}^_&\s]"
+)
+_COMMAND = re.compile(r"\\[A-Za-z]+")
 _PREFIX = re.compile(r"(?:^|(?<=[\s(״]))[\u0590-\u05ff]{1,4}־$")
 _MARK = re.compile(r"^[.,:;?!)״]+")
 _JOINED = re.compile(r"(?<![\u0590-\u05ff])[\u05d0-\u05ea]{1,4}־[A-Za-z\d][\w-]*")
@@ -24,7 +30,8 @@ _PERCENT = re.compile(r"(?<=\d)[ \u00a0]%")
 
 def is_short(tex: str) -> bool:
     """Whether a formula is short enough not to be broken."""
-    return len(_COMMAND.sub("", tex)) <= SHORT
+    signs = _COMMAND.sub("x", _LAYOUT.sub("", _WORD.sub(r"\1", tex)))
+    return len(signs) <= SHORT
 
 
 class KeepTogether(SphinxPostTransform):

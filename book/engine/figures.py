@@ -42,7 +42,8 @@ def start(words: Mapping[str, str]) -> None:
     known = Words(words)
     # a method of figures: choosing their resolution forgets what is registered for them
     Figure._repr_he_png_ = lambda figure: in_hebrew(figure, known)  # type: ignore[attr-defined]
-    shown: Any = get_ipython().display_formatter  # type: ignore[no-untyped-call]
+    shell: Any = get_ipython()
+    shown = shell.display_formatter
     shown.formatters[IN_HEBREW] = HebrewFormatter(parent=shown)
     if IN_HEBREW not in shown.active_types:
         shown.active_types = [*shown.active_types, IN_HEBREW]

@@ -85,7 +85,7 @@ class Terms(SphinxDirective):
             own = entry[language]
             label = f"term-{name}"
             term = nodes.term("", own["term"], ids=[label], names=[label])
-            if language == "he":
+            if language == "he" and own["term"] != entry["en"]["term"]:
                 other = nodes.inline("", entry["en"]["term"], classes=["ltr", "other"])
                 term += [nodes.Text(" ("), other, nodes.Text(")")]
             definition = nodes.definition()

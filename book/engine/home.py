@@ -22,6 +22,7 @@ from sphinx.writers.html5 import HTML5Translator
 
 from course_utils.places import find_places
 from engine.opening import reading_minutes
+from engine.pages import png_size
 from engine.pairs import cell_language
 from engine.reader import live_figure
 from engine.results import title_of
@@ -104,7 +105,9 @@ def _thumbnail(self: HTML5Translator, chapter: dict[str, Any]) -> str:
     path.write_bytes(content)
     up = "../" * builder.current_docname.count("/")
     source = f"{up}_static/thumbnails/{name}"
-    return f'<span class="frame"><img src="{source}" alt=""></span>'
+    size = png_size(path)
+    shape = f' width="{size[0]}" height="{size[1]}"' if size else ""
+    return f'<span class="frame"><img src="{source}" alt=""{shape}></span>'
 
 
 def _folder(app: Sphinx) -> Path:

@@ -66,12 +66,16 @@ def open_chapter(notebook: NotebookNode, lang: str) -> None:
     rest = first.source[head.end() :].strip()
     first.source = head.group().rstrip()
     picture = _picture(figure_named(notebook, chapter["picture"]), lang)
-    facts = new_markdown_cell(_facts(notebook, chapter, lang))
+    facts = _text(_facts(notebook, chapter, lang), lang)
     notebook.cells[1:1] = [*picture, facts]
     if rest:
-        notebook.cells.insert(1 + len(picture) + 1, new_markdown_cell(rest))
+        notebook.cells.insert(1 + len(picture) + 1, _text(rest, lang))
     if any(_CITATION in cell.source for cell in notebook.cells):
-        notebook.cells.append(new_markdown_cell(_sources(chapter, lang)))
+        notebook.cells.append(_text(_sources(chapter, lang), lang))
+
+
+def _text(source: str, lang: str) -> NotebookNode:
+    return new_markdown_cell(source, metadata={"lang": lang})
 
 
 def _picture(cell: NotebookNode, lang: str) -> list[NotebookNode]:
@@ -88,7 +92,7 @@ def _picture(cell: NotebookNode, lang: str) -> list[NotebookNode]:
     ][:1]
     name = cell.metadata["figure"]["name"]
     line = f":::{{container}} opening-caption\n{{numref}}`{name}`: {caption}\n:::"
-    return [shown, new_markdown_cell(line)]
+    return [shown, _text(line, lang)]
 
 
 def _facts(notebook: NotebookNode, chapter: dict[str, Any], lang: str) -> str:

@@ -2,7 +2,7 @@
 // the beginning of a section. On hover and on focus; a tap on a term shows its definition.
 
 const words = document.body.dataset;
-const WAIT = 250; // milliseconds over a link before it shows
+const WAIT = 400; // milliseconds over a link before it shows
 const pages = new Map();
 
 /** The document behind an address; this one, or one that is fetched once. */
@@ -24,7 +24,7 @@ function excerpt(target, url) {
     const heading = section.querySelector("h1, h2, h3, h4");
     const after = [...section.children].filter((one) => one.matches("p, ul, ol"));
     parts.push(heading, ...after.slice(0, 2));
-  } else parts.push(target.closest("figure, div.math, table, li, .citation") ?? target);
+  } else parts.push(target.closest("figure, div.math, tr, li, .citation") ?? target);
   const copies = parts.filter(Boolean).map((part) => part.cloneNode(true));
   for (const copy of copies) {
     copy.removeAttribute("id");
@@ -66,6 +66,7 @@ async function show(link, withLink = false) {
   box.replaceChildren(...excerpt(target, url));
   if (withLink) {
     const go = document.createElement("a");
+    go.className = "go";
     go.href = link.href;
     go.textContent = words.go;
     const line = document.createElement("p");
@@ -77,11 +78,11 @@ async function show(link, withLink = false) {
   link.setAttribute("aria-describedby", box.id);
   box.showPopover();
   const [line] = link.getClientRects();
-  const room = innerHeight - line.bottom;
+  const room = line.top - document.querySelector(".top").offsetHeight;
   const width = box.offsetWidth;
   const start = document.documentElement.dir === "rtl" ? line.right - width : line.left;
   box.style.left = `${Math.max(8, Math.min(start, innerWidth - width - 8))}px`;
-  const above = room < box.offsetHeight + 16 && line.top > room;
+  const above = room > box.offsetHeight + 16; // what is read next stays in sight
   box.style.top = above ? `${Math.max(8, line.top - box.offsetHeight - 8)}px` : `${line.bottom + 8}px`;
 }
 
@@ -106,12 +107,19 @@ article.addEventListener("pointerout", (event) => {
   timer = setTimeout(hide, WAIT);
 });
 box.addEventListener("pointerenter", () => clearTimeout(timer));
-box.addEventListener("pointerleave", () => { timer = setTimeout(hide, WAIT); });
+box.addEventListener("pointerleave", (event) => {
+  if (event.pointerType === "mouse") timer = setTimeout(hide, WAIT);
+});
 article.addEventListener("focusin", (event) => {
   const link = event.target.closest("a.reference.internal");
   if (isPreviewed(link) && link.matches(":focus-visible")) later(link);
 });
-article.addEventListener("focusout", hide);
+// A press within the box takes the focus from the link, and the box must not go before the click.
+let pressed = false;
+box.addEventListener("pointerdown", () => { pressed = true; });
+for (const end of ["pointerup", "pointercancel"])
+  addEventListener(end, () => { setTimeout(() => { pressed = false; }, WAIT); });
+article.addEventListener("focusout", () => { if (!pressed) hide(); });
 addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 addEventListener("scroll", () => { if (shown) hide(); }, { passive: true });
 

@@ -15,6 +15,7 @@ import nbformat
 import pytest
 import yaml
 from engine import BOOK, build, claims, frontend, reader
+from engine.direction import is_short
 from engine.katex import Renderer
 from engine.search import HebrewSearch
 from engine.strings import hebrew, translate
@@ -229,3 +230,78 @@ def test_styles_are_there_for_safari_too(sheet: Path) -> None:
         said = dict(re.findall(r"([\w-]+):\s*([^;]+);", rule))
         for name in re.findall(rf"(?<![\w-])(?:{PREFIXED})(?=:)", rule):
             assert said.get(f"-webkit-{name}") == said[name], f"{name} in {rule}"
+
+
+@pytest.mark.parametrize(
+    ("tex", "short"),
+    [
+        (r"\log p(x)", True),
+        (r"x_t = \alpha(t)\,x_0 + \sigma(t)\,\varepsilon", True),
+        (r"\frac{2t-1}{c^2}\,y", True),
+        (r"\log p(y)=\log p_Z(\varphi^{-1}(y))+\log\left|\det J\right|", False),
+        (r"\hat\varepsilon(x,t)+w(\hat\varepsilon(x,t,c)-\hat\varepsilon(x,t))", False),
+    ],
+)
+def test_a_formula_is_kept_whole_if_it_fits_a_phone(tex: str, short: bool) -> None:
+    assert is_short(tex) == short
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a\n✓ NF1 x < 1 (measured 0)\n", [(0, "a"), (1, "")]),
+        (
+            "✓ NF1 x < 1 (measured 0)\n✓ NF2 y = 1 (measured 1)\nb\n",
+            [(2, ""), (0, "b")],
+        ),
+        ("\n", []),
+        ("a\nb", [(0, "a\nb")]),
+    ],
+)
+def test_what_is_printed_is_split_into_claims_and_lines(
+    text: str, parts: list[tuple[int, str]]
+) -> None:
+    assert list(claims.split_printed(text)) == parts
+
+
+# --- figures in Hebrew ---
+
+
+def test_a_figure_is_drawn_in_hebrew_and_stays_english() -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from engine.figures import in_hebrew
+    from engine.words import Words
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots()
+    axis.plot([0, 1], label="floor of $x_1$")
+    axis.set(xlabel="loss", xticks=[0, 1], xticklabels=["data", "RK4"], title="untold")
+    axis.legend()
+    _, said = in_hebrew(figure, Words({"floor of $x_1$": "הרצפה של $x_1$"}))
+    assert said["words"] == {
+        "loss": "הפסד",
+        "data": "נתונים",
+        "floor of $x_1$": "הרצפה של $x_1$",
+        "untold": None,
+    }
+    assert axis.get_xlabel() == "loss"
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["data", "RK4"]
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("הפסד", "הפסד"),  # matplotlib arranges plain text by itself
+        ("loss $x$", "loss $x$"),
+        ("ההפסד של $x_1$", "$x_1$ לש דספהה"),
+        ("$x_1$ (גלם)", "(םלג) $x_1$"),
+        ("ההפסד $a$ ו־$b$\nכאן", "$b$־ו $a$ דספהה\nכאן"),
+    ],
+)
+def test_hebrew_beside_a_formula_is_arranged_for_drawing(text: str, drawn: str) -> None:
+    from engine.figures import arranged
+
+    assert arranged(text) == drawn
