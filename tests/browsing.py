@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-PATIENCE = 60_000  # ms; long, since only a test that fails waits for its end
+PATIENCE = 120_000  # ms; long, since only a test that fails waits for its end
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",

@@ -68,7 +68,17 @@ class Chapters(SphinxDirective):
             "read": reading_minutes(notebook),
             "run": chapter.get("minutes"),
             "thumbnail": chapter.get("thumbnail", {}).get(language, ""),
+            "alt": _alt(notebook, chapter.get("picture", ""), language),
         }
+
+
+def _alt(notebook: nbformat.NotebookNode, picture: str, language: str) -> str:
+    """The alternative text of the figure that a card shows."""
+    for cell in notebook.cells:
+        figure = cell.metadata.get("figure", {})
+        if figure.get("name") == picture:
+            return str(figure.get("alt", {}).get(language, ""))
+    return ""
 
 
 def _visit_cards(self: HTML5Translator, node: cards) -> None:
@@ -105,9 +115,10 @@ def _thumbnail(self: HTML5Translator, chapter: dict[str, Any]) -> str:
     path.write_bytes(content)
     up = "../" * builder.current_docname.count("/")
     source = f"{up}_static/thumbnails/{name}"
+    alt = html.escape(chapter["alt"])
     size = png_size(path)
     shape = f' width="{size[0]}" height="{size[1]}"' if size else ""
-    return f'<span class="frame"><img src="{source}" alt=""{shape}></span>'
+    return f'<span class="frame"><img src="{source}" alt="{alt}"{shape}></span>'
 
 
 def _folder(app: Sphinx) -> Path:

@@ -21,6 +21,7 @@ from typing import Any
 import nbformat
 from nbformat.v4 import new_code_cell, new_output
 from sphinx.application import Sphinx
+from sphinx.util import logging
 
 from course_utils.claims import Claim
 from course_utils.places import Place, find_places
@@ -37,6 +38,7 @@ from engine.roles import fold
 from engine.strings import translate
 from engine.words import IN_HEBREW, Words
 
+LOGGER = logging.getLogger(__name__)
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 # The summary of a listing's whole source, see course_utils.notebook.show_source
@@ -99,7 +101,11 @@ def _localise_outputs(
         lines. They follow a figure, whatever was printed first.
     """
     words = Words(cell.metadata.get("words")) if lang == "he" else None
-    told = claims_of(cell, lang)
+    try:
+        told = claims_of(cell, lang)
+    except ValueError as error:
+        LOGGER.warning("%s", error)
+        told = claims_of(cell, "en")
     printed: list[nbformat.NotebookNode] = []
     shown: list[nbformat.NotebookNode] = []
     for output in cell.outputs:
@@ -107,10 +113,9 @@ def _localise_outputs(
             printed += _printed(output.text, words, told, lang, numbered)
             continue
         data = output.get("data", {})
-        hebrew = data.pop(IN_HEBREW, None)
-        output.get("metadata", {}).pop(IN_HEBREW, None)
-        if hebrew is not None and lang == "he":
-            data["image/png"] = hebrew
+        hebrew = output.get("metadata", {}).pop(IN_HEBREW, {})
+        if "image" in hebrew and lang == "he":
+            data["image/png"] = hebrew["image"]
         if "text/markdown" in data:
             summary = translate("With all checks and details", lang)
             data["text/markdown"] = _WHOLE.sub(

@@ -17,7 +17,7 @@ import yaml
 
 from engine import BOOK
 
-IN_HEBREW = "image/x-he+png"  # the type of an output: a figure with Hebrew words
+IN_HEBREW = "image/x-he+png"  # a figure with Hebrew words: its type, and its place
 
 _MATH = re.compile(r"\$[^$]*\$")
 _NUMBER = r"[-−+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?"

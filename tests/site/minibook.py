@@ -150,7 +150,7 @@ Numbers: 3.2 instead of 2.31.
 ## Question two
 
 Text about a velocity field that fills the page, as in {cite:t}`kingma2014auto`. A
-second velocity field, and 5 %.
+second velocity field in $x_t$, and PyTorch, and 5 %.
 
 ### A section without a label
 
@@ -226,14 +226,13 @@ $$
 """,
 ]
 
-CODE = '''"""Train a small flow."""
-from course_utils import Flow
+CODE = """from course_utils import Flow  # of a small flow
 
 @torch.no_grad()
 def sample(flow: Flow, n: int = 1000) -> torch.Tensor:
     # the inverse of every layer, last to first, in a comment that is long enough to scroll here
     return flow.inverse(torch.randn(n, 2)) * 0.5
-'''  # noqa: E501
+"""  # noqa: E501
 
 PRINTED = """\
 step 100: loss 2.40
@@ -320,7 +319,7 @@ def notebook() -> nbformat.NotebookNode:
     whole = f'<details class="whole"><summary>All</summary>\n\n```python\n{CODE}```\n\n'
     listing = f"```python\n{CODE}```\n\n{whole}</details>"
     source = {"text/markdown": listing, "text/plain": "<Markdown>"}
-    drawn = {"image/png": png(), HEBREW: png(2), "text/plain": "<Figure>"}
+    drawn = {"image/png": png(), "text/plain": "<Figure>"}
     words = {
         "solver": "פותרן",
         "step {}: loss {}": "צעד {}: הפסד {}",
@@ -329,12 +328,12 @@ def notebook() -> nbformat.NotebookNode:
     cells = [
         *_pair(0),
         _code(CODE, [], role="setup"),
-        _code("show(sample)", [_display(source)], role="listing"),
+        _code("show_source(sample)", [_display(source)], role="listing"),
         _code("sample(flow)", [], role="code"),
         *_pair(1),
         _code(
             "plot()",
-            [_display(drawn, {HEBREW: {"words": {"loss": "הפסד"}}})],
+            [_display(drawn, {HEBREW: {"words": {"loss": "הפסד"}, "image": png(2)}})],
             figure=figure,
             role="figure",
         ),
@@ -347,7 +346,7 @@ def notebook() -> nbformat.NotebookNode:
         "chapter": {
             "picture": "fig-nf1",
             "gives": {"en": "A small flow.", "he": "זרימה קטנה."},
-            "needs": {"en": "[nothing](#nf1)", "he": "[דבר](#nf1)"},
+            "needs": {"en": "[nothing](#home)", "he": "[דבר](#home)"},
             "minutes": 2,
             "thumbnail": {"en": png(), "he": png(2)},
         },

@@ -24,6 +24,7 @@ import minibook
 import pytest
 from engine import BOOK, build, fresh, frontend, made_with
 from engine.strings import hebrew
+from engine.words import IN_HEBREW
 
 MORE = """\
 (more)=
@@ -363,7 +364,9 @@ def test_a_removed_chapter_goes_from_both_editions(book: Book) -> None:
         folder = book.site / edition
         assert not (folder / "more.html").exists()
         assert "more.html" not in book.page(edition, "index")
-        assert search_index(folder)["docnames"] == ["chapter", "claims", "index"]
+        assert search_index(folder)["docnames"] == sorted(
+            ["chapter", "claims", "index", "book/glossary", "book/references"]
+        )
 
 
 def test_a_renamed_chapter_leaves_its_old_name(book: Book) -> None:
@@ -379,7 +382,8 @@ def test_a_picture_goes_with_the_last_page_that_shows_it(book: Book) -> None:
     def redraw(cell: dict[str, Any]) -> None:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
-                output["data"]["image/png"] = minibook.png(height=2)
+                output["data"]["image/png"] = minibook.png(height=1)
+                output["metadata"][IN_HEBREW]["image"] = minibook.png(height=1.5)
 
     def pictures(edition: str) -> set[str]:
         return {path.name for path in (book.site / edition / "_images").iterdir()}
@@ -483,7 +487,7 @@ def test_a_new_engine_makes_all_pages_again(
         with monkeypatch.context() as patch:
             patch.setattr(build, "digest", lambda engine=engine: engine)
             book.build()
-    pages = {"index", "chapter", "more", "claims"}
+    pages = {"index", "chapter", "more", "claims", "book/glossary", "book/references"}
     assert seen == [pages, pages, set(), set(), pages, pages]
 
 
@@ -523,21 +527,23 @@ def state_of(page: str) -> str:
 def test_two_live_figures_of_one_name_keep_their_states(book: Book) -> None:
     def other(cell: dict[str, Any]) -> None:
         for output in cell.get("outputs", []):
-            for form in output.get("metadata", {}).values():
-                form["state"] = {"layers": 3}
+            if "state" in output.get("metadata", {}).get("text/html", {}):
+                output["metadata"]["text/html"]["state"] = {"layers": 3}
             if "text" in output:
                 output["text"] = output["text"].replace("NF", "OTHER")
-        cell["metadata"].pop("figure", None)
+        if "figure" in cell["metadata"]:
+            cell["metadata"]["figure"]["name"] = "fig-other"
         for old, new in (
             ("(nf", "(other"),
             ("#nf", "#other"),
             ("eq-", "eq2-"),
-            ("{numref}`fig-nf1`", "the figure"),
+            ("fig-nf1", "fig-other"),
         ):
             cell["source"] = cell["source"].replace(old, new)
 
     shutil.copy(book.source / "chapter.ipynb", book.source / "second.ipynb")
     book.change_cells("second.ipynb", other)
+    book.change("second.ipynb", '"picture": "fig-nf1"', '"picture": "fig-other"')
     book.change("_toc.yml", "file: more", "file: more\n      - file: second")
     book.build()
     for edition in EDITIONS:
