@@ -73,10 +73,10 @@ def idea(source: str) -> str:
     """
     lines: list[str | None] = list(source.splitlines())
     for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module) or not isinstance(body, list):
             continue
-        body = node.body
-        if ast.get_docstring(node) is not None:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
             _shorten(lines, body[0])
             body = body[1:]
         checks = [one for one in body if _is_check(one)]
