@@ -271,6 +271,13 @@ TEXT_FAULTS = [
         "plot('אות')",
         "expected no Hebrew letters in code without metadata.hebrew_data",
     ),
+    (
+        2,
+        "20000 נקודות",
+        "20000 נקודות, או .5 מהן",
+        "expected a digit before the point of a decimal, which else changes sides, got"
+        " '.5'",
+    ),
 ]
 
 

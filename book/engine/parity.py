@@ -44,6 +44,7 @@ FEW_LETTERS = 12  # a text with fewer is not judged
 _HEBREW = re.compile("[א-ת]")
 # not the maqaf, 05be
 _NIQQUD = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]")
+_BARE_DECIMAL = re.compile(r"(?<![\w.)\]])\.\d+")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 _COUNTED = {
@@ -269,6 +270,12 @@ def _check_hebrew(side: Side) -> list[str]:
     niqqud = _NIQQUD.findall(prose)
     if niqqud:
         problems.append(f"{side.where}: expected no niqqud, got U+{ord(niqqud[0]):04X}")
+    bare = _BARE_DECIMAL.findall(prose)
+    if bare:
+        problems.append(
+            f"{side.where}: expected a digit before the point of a decimal, which else"
+            f" changes sides, got {bare[0]!r}"
+        )
     letters = [letter for letter in prose if letter.isalpha()]
     share = len(_HEBREW.findall(prose)) / max(len(letters), 1)
     if len(letters) >= FEW_LETTERS and share < MOSTLY:
