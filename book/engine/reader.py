@@ -149,7 +149,8 @@ def _printed(
             continue
         if words:
             lines = "\n".join(words(line) or line for line in lines.split("\n"))
-        parts.append(new_output("stream", name="stdout", text=lines))
+        stream = {"output_type": "stream", "name": "stdout", "text": lines}
+        parts.append(nbformat.from_dict(stream))
     return parts
 
 
