@@ -15,6 +15,7 @@ from html import escape, unescape
 from typing import Any
 
 from course_utils.claims import Claim, parse_claims
+from engine.direction import PERCENT
 from engine.strings import translate
 from engine.words import Words
 
@@ -23,7 +24,6 @@ from engine.words import Words
 _ISLAND = re.compile(
     r"(?<![^\s־])([^\sא-ת־]+(?:\s+[^\sא-ת־]+)*(?<![,:;.]))(?=[,:;.]?(?:\s|$))"
 )
-_PERCENT = re.compile(r"(?<=\d) %")
 _CELL = re.compile(r"(<(?:th|td)\b[^>]*>)([^<]*)(?=</t[hd]>)")
 
 
@@ -104,7 +104,7 @@ def shown_parts(claim: Claim, language: str) -> tuple[str, str, str]:
     shown = (text, bound, claim.measured)
     if language != "he":
         return shown
-    return tuple(_PERCENT.sub("%", part) for part in shown)  # type: ignore[return-value]
+    return tuple(PERCENT.sub("%", part) for part in shown)  # type: ignore[return-value]
 
 
 def claims_table(rows: Sequence[tuple[str, Claim]], language: str) -> str:
@@ -140,7 +140,7 @@ def translate_table(html: str, words: Words) -> str:
         text = unescape(found[2])
         said = words(text)
         shown = text if said is None else said
-        return found[1] + islands(_PERCENT.sub("%", shown))
+        return found[1] + islands(PERCENT.sub("%", shown))
 
     return _CELL.sub(hebrew, html.replace(' dir="ltr"', ""))
 

@@ -25,7 +25,7 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 _PREFIX = re.compile(r"(?:^|(?<=[\s(״]))[\u0590-\u05ff]{1,4}־$")
 _MARK = re.compile(r"^[.,:;?!)״]+")
 _JOINED = re.compile(r"(?<![\u0590-\u05ff])[\u05d0-\u05ea]{1,4}־[A-Za-z\d][\w-]*")
-_PERCENT = re.compile(r"(?<=\d)[ \u00a0]%")
+PERCENT = re.compile(r"(?<=\d)[ \u00a0]%")
 
 
 def is_short(tex: str) -> bool:
@@ -87,7 +87,7 @@ def _wrap(node: nodes.Element, hebrew: bool) -> None:
 
 def _join(text: nodes.Text) -> None:
     """Keep Hebrew prefixes with Latin words; no space before a percent sign."""
-    said = _PERCENT.sub("%", str(text))
+    said = PERCENT.sub("%", str(text))
     parts: list[nodes.Node] = []
     start = 0
     for found in _JOINED.finditer(said):

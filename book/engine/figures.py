@@ -22,10 +22,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from traitlets import Unicode
 
-from engine.words import IN_HEBREW, Words
+from engine.words import IN_HEBREW, MATH, Words
 
 _HEBREW = re.compile("[א-ת]")
-_MATH = re.compile(r"\$[^$]*\$")
 _FORMULA = "\ufffc"  # "something else stands here": no letter, no digit
 
 
@@ -91,10 +90,10 @@ def arranged(text: str) -> str:
 
 
 def _arranged_line(line: str) -> str:
-    formulas = _MATH.findall(line)
+    formulas = MATH.findall(line)
     if not formulas or not _HEBREW.search(line):
         return line
-    shown = get_display(_MATH.sub(_FORMULA, line), base_dir="R")
+    shown = get_display(MATH.sub(_FORMULA, line), base_dir="R")
     for formula in reversed(formulas):
         shown = shown.replace(_FORMULA, formula, 1)
     return shown

@@ -20,8 +20,8 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
 from engine import BOOK
+from engine.search import PREFIXES
 
-PREFIXES = "והבלמשכ"
 _NEVER_INSIDE = (
     nodes.reference,
     addnodes.pending_xref,
@@ -69,9 +69,8 @@ def _forms(language: str) -> tuple[re.Pattern[str], dict[str, str]]:
 def _place(entry: dict[str, Any], language: str) -> str:
     """Where a term stands in the list: an article before it does not count."""
     term: str = entry[language]["term"].lower()
-    article = entry.get("link", True) and term.startswith("ה") and "ה" not in term[1:2]
-    names = entry[language].get("forms", [])
-    return term[1:] if article and term[1:] in names else term
+    bare = term.removeprefix("ה")
+    return bare if bare in entry[language].get("forms", []) else term
 
 
 class Terms(SphinxDirective):
@@ -98,7 +97,6 @@ class Terms(SphinxDirective):
             domain.note_hyperlink_target(  # type: ignore[attr-defined]
                 label, self.env.docname, label, own["term"]
             )
-            self.env.glossary_page = self.env.docname  # type: ignore[attr-defined]
         return [listed]
 
 

@@ -15,13 +15,14 @@ from typing import Any, cast
 
 import nbformat
 from docutils import nodes
+from nbformat import NotebookNode
 from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 from sphinx.util.docutils import SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
 
 from course_utils.places import find_places
-from engine.opening import reading_minutes
+from engine.opening import figure_named, reading_minutes
 from engine.pages import png_size
 from engine.pairs import cell_language
 from engine.reader import live_figure
@@ -68,17 +69,16 @@ class Chapters(SphinxDirective):
             "read": reading_minutes(notebook),
             "run": chapter.get("minutes"),
             "thumbnail": chapter.get("thumbnail", {}).get(language, ""),
-            "alt": _alt(notebook, chapter.get("picture", ""), language),
+            "alt": _alt(notebook, chapter, language),
         }
 
 
-def _alt(notebook: nbformat.NotebookNode, picture: str, language: str) -> str:
+def _alt(notebook: NotebookNode, chapter: dict[str, Any], language: str) -> str:
     """The alternative text of the figure that a card shows."""
-    for cell in notebook.cells:
-        figure = cell.metadata.get("figure", {})
-        if figure.get("name") == picture:
-            return str(figure.get("alt", {}).get(language, ""))
-    return ""
+    if not chapter:
+        return ""
+    figure = figure_named(notebook, chapter["picture"]).metadata.figure
+    return str(figure.get("alt", {}).get(language, ""))
 
 
 def _visit_cards(self: HTML5Translator, node: cards) -> None:

@@ -15,7 +15,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from course_utils.claims import Claim
-from engine.claims import Numbered, claims_of, shown_parts, split_islands
+from engine.claims import claims_of, shown_parts, split_islands
 from engine.pairs import cell_language, unwrap
 from engine.strings import translate
 
@@ -90,7 +90,6 @@ class Claims(SphinxDirective):
         group += [nodes.colspec(colwidth=width) for width in (10, 54, 18, 18)]
         group += nodes.thead("", _row([nodes.paragraph("", head) for head in heads]))
         body = nodes.tbody()
-        numbered = Numbered()
         for claim in claims:
             text, bound, measured = shown_parts(claim, language)
             link = addnodes.pending_xref(
@@ -103,7 +102,6 @@ class Claims(SphinxDirective):
                 refdoc=self.env.docname,
                 refwarn=True,
                 claim_of=docname,
-                claim_id=numbered(claim),
             )
             numbers = (
                 nodes.inline("", one, classes=["ltr"]) for one in (bound, measured)

@@ -19,7 +19,7 @@ from engine import BOOK
 
 IN_HEBREW = "image/x-he+png"  # a figure with Hebrew words: its type, and its place
 
-_MATH = re.compile(r"\$[^$]*\$")
+MATH = re.compile(r"\$[^$]*\$")
 _NUMBER = r"[-−+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?"
 # What stands in both editions as it is: names of methods, models and data, units
 _NAMES = re.compile(
@@ -76,7 +76,7 @@ def _pattern(text: str) -> str:
 
 def is_wordless(text: str) -> bool:
     """Whether a text says the same in both languages: symbols, numbers, names."""
-    return not _WORD.search(_NAMES.sub(" ", _MATH.sub(" ", text)))
+    return not _WORD.search(_NAMES.sub(" ", MATH.sub(" ", text)))
 
 
 def _filled(text: str, values: tuple[str, ...]) -> str:

@@ -87,8 +87,7 @@ async function show(link, withLink = false) {
 }
 
 const isPreviewed = (link) => {
-  if (!link || !link.hash || link.closest(".preview, .headerlink") || link.matches(".headerlink"))
-    return false;
+  if (!link?.hash || link.closest(".preview, .headerlink")) return false;
   return new URL(link.href).origin === location.origin;
 };
 const later = (link) => {
