@@ -1,5 +1,6 @@
 """Data sets: those of the plane, whose truth is known, and images; one file each."""
 
+from course_utils.data.colours import ColouredImages, TwoDomains, random_tints
 from course_utils.data.images import Images, ImageSplits
 from course_utils.data.mixture import GaussianMixture
 from course_utils.data.mnist import load_mnist
@@ -9,6 +10,7 @@ from course_utils.data.spiral import Spiral
 from course_utils.data.square import Square
 
 __all__ = [
+    "ColouredImages",
     "GaussianMixture",
     "ImageSplits",
     "Images",
@@ -16,5 +18,7 @@ __all__ = [
     "PlaneData",
     "Spiral",
     "Square",
+    "TwoDomains",
     "load_mnist",
+    "random_tints",
 ]
