@@ -99,7 +99,7 @@ def nearest_colour(x: Tensor, colours: Tensor = COLOURS) -> Tensor:
 def _coloured(x: Tensor) -> Tensor:
     """Return ``x`` if it is a batch of coloured images (B, 3, H, W)."""
     shape = tuple(x.shape[2:]) if isinstance(x, Tensor) and x.ndim == 4 else ("H", "W")
-    return check_samples(x, shape=(3, *shape), name="coloured images")  # type: ignore[arg-type]
+    return check_samples(x, shape=(3, *shape), name="coloured images")
 
 
 # --- data sets ------------------------------------------------------------------------
