@@ -11,6 +11,7 @@ from course_utils.artifacts import trained
 from course_utils.data.images import ImageSplits
 from course_utils.data.plane import PlaneData
 from course_utils.models.classifier import Classifier, train_classifier
+from course_utils.models.judge import Judge
 from course_utils.models.normalizing_flow import (
     NormalizingFlow,
     affine_flow,
@@ -37,3 +38,8 @@ def digits_vae(data: ImageSplits) -> tuple[VAE, History]:
     Its history keeps the weights after 1, 5, 10, 20 and 30 epochs.
     """
     return trained("vae", conv_vae, train_vae, data=data, keep=[1, 5, 10, 20, 30])
+
+
+def digit_judge(data: ImageSplits) -> Judge:
+    """That classifier, which refuses what does not look like a digit."""
+    return Judge(judge(data)[0], data)

@@ -2,7 +2,17 @@
 
 from course_utils.live.digits import DigitPad
 from course_utils.live.flow import FlowPanel
+from course_utils.live.joint import Dial, JointPanel
 from course_utils.live.latent import LatentMap
 from course_utils.live.layers import LayersPanel
+from course_utils.live.translation import TranslationPanel
 
-__all__ = ["DigitPad", "FlowPanel", "LatentMap", "LayersPanel"]
+__all__ = [
+    "Dial",
+    "DigitPad",
+    "FlowPanel",
+    "JointPanel",
+    "LatentMap",
+    "LayersPanel",
+    "TranslationPanel",
+]

@@ -6,17 +6,28 @@
 export const inLanguage = (words) => words[document.documentElement.lang.slice(0, 2)] ?? words.en;
 
 /** Base64 → bytes. */
-export const decodeBytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+export function decodeBytes(text) {
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
+}
 
 /** Base64 of little-endian float32 → numbers. */
 export const decode = (text) => new Float32Array(decodeBytes(text).buffer);
 
 /** Base64 of little-endian float16 → numbers. */
-export const decodeHalf = (text) =>
-  Float32Array.from(new Uint16Array(decodeBytes(text).buffer), (bits) => {
-    const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
-    return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24);
+export function decodeHalf(text) {
+  const halves = new Uint16Array(decodeBytes(text).buffer);
+  const numbers = new Float32Array(halves.length);
+  halves.forEach((bits, i) => {
+    const exponent = (bits >> 10) & 31;
+    const fraction = bits & 1023; // a panel has 100,000 weights: no arrays here
+    const size = exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24;
+    numbers[i] = bits >> 15 ? -size : size;
   });
+  return numbers;
+}
 
 export const silu = (v) => v / (1 + Math.exp(-v));
 
@@ -26,6 +37,9 @@ export function normalPair() {
   const angle = 2 * Math.PI * Math.random();
   return [radius * Math.cos(angle), radius * Math.sin(angle)];
 }
+
+/** Lets the page have its turn in the middle of some work. */
+export const turn = () => new Promise((done) => { setTimeout(done); });
 
 export function element(tag, properties, parent) {
   const node = Object.assign(document.createElement(tag), properties);

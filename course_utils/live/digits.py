@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from course_utils.data.images import Images
@@ -38,21 +40,31 @@ class DigitPad(LivePanel):
     def __init__(
         self, name: str, classifier: Classifier, examples: Images | None = None
     ) -> None:
-        if not isinstance(classifier, Classifier):
-            got = type(classifier).__name__
-            raise TypeError(f"the panel runs a Classifier, got {got}")
-        classes = classifier.head.out_features
-        if (classifier.shape, classes) != (SHAPE, DIGITS):
-            raise ValueError(
-                f"the panel reads images {SHAPE} of {DIGITS} classes, got a classifier"
-                f" of {classifier.shape} and {classes}"
-            )
+        layers = classifier_layers(classifier)
         if examples is not None and examples.shape != SHAPE:
             raise ValueError(f"examples must have shape {SHAPE}, got {examples.shape}")
-        layers = nn.Sequential(*classifier.body, classifier.head)
         state = {
-            "layers": network_state(layers),
+            "layers": layers,
             "examples": encode_grey(examples.image) if examples is not None else "",
             "labels": examples.label.tolist() if examples is not None else [],
         }
         super().__init__(name, check_size(state))
+
+
+def classifier_layers(classifier: Classifier) -> list[dict[str, Any]]:
+    """The layers of a classifier of digits, images to logits.
+
+    Raises:
+        TypeError: not a :class:`Classifier`.
+        ValueError: one of other images or classes.
+    """
+    if not isinstance(classifier, Classifier):
+        got = type(classifier).__name__
+        raise TypeError(f"the panel runs a Classifier, got {got}")
+    classes = classifier.head.out_features
+    if (classifier.shape, classes) != (SHAPE, DIGITS):
+        raise ValueError(
+            f"the panel reads images {SHAPE} of {DIGITS} classes, got a classifier"
+            f" of {classifier.shape} and {classes}"
+        )
+    return network_state(nn.Sequential(*classifier.body, classifier.head))

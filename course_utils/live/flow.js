@@ -1,7 +1,8 @@
 // A panel that solves dy/dt = v(y, t) with the trained network v, which runs here. The state is
 // made by course_utils/live/flow.py.
 
-import { decode, element, inLanguage, normalPair, silu } from "./basics.js";
+import { decode, element, inLanguage, normalPair, silu, turn } from "./basics.js";
+import { openChoice } from "./choice.js";
 import { openStage } from "./stage.js";
 
 const WORDS = {
@@ -228,24 +229,15 @@ function choice(label, options, chosen, parent) {
   return select;
 }
 
-let groups = 0;
-
-/** Radio buttons with the colour of each ring: a choice and a legend in one. */
-function ringChoice(names, words, parent, changed) {
-  const box = element("fieldset", { className: "live-rings" }, parent);
-  element("legend", { textContent: words.ring }, box);
-  const name = `live-rings-${groups++}`;
-  ["", ...names].forEach((ring, i) => {
-    const label = element("label", {}, box);
-    const radio = element("input", { type: "radio", name, checked: i === 0 }, label);
-    radio.addEventListener("change", () => changed(i - 1));
-    if (ring) {
-      const dot = element("span", { className: "live-dot" }, label);
-      dot.style.setProperty("--dot", `var(--live-${ring})`);
-      dot.style.setProperty("--dot-edge", `var(--live-${ring}-edge, transparent)`);
-    }
-    label.append(ring ? words.rings[ring] : words.all);
-  });
+/** Radio buttons with the colour of each ring, and one for all of them, −1. */
+function openRings(names, words, parent, changed) {
+  const rings = names.map((ring) => ({
+    text: words.rings[ring],
+    paint: `var(--live-${ring})`,
+    edge: `var(--live-${ring}-edge, transparent)`,
+  }));
+  const options = [{ text: words.all }, ...rings];
+  openChoice(words.ring, options, parent, (i) => changed(i - 1)).choose(0);
 }
 
 function render({ model, el }) {
@@ -269,7 +261,7 @@ function render({ model, el }) {
   const steps = choice(words.steps, STEPS.map((n) => [n, n]), AT_START.steps, row);
   let ring = -1; // of all points; −1: a fifth of the points for each
   if (names.length > 0)
-    ringChoice(names, words, row, (chosen) => { ring = chosen; solve(); });
+    openRings(names, words, row, (chosen) => { ring = chosen; solve(); });
   const facts = element("p", { className: "live-facts" }, el);
   const cost = element("span", {}, facts);
   const off = element("output", {}, facts);
@@ -292,7 +284,7 @@ function render({ model, el }) {
     while (!found.done) {
       if (performance.now() > rest) {
         tellCost(evaluations);
-        await new Promise((done) => { setTimeout(done); });
+        await turn();
         if (mine !== job) return; // a newer choice has replaced this one
         rest = performance.now() + SLICE;
       }

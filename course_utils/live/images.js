@@ -1,26 +1,46 @@
 // What the panels with an image of 28 × 28 pixels share: showing it, and following a finger, a pen
 // or the mouse.
 
-import { element } from "./basics.js";
+import { decodeBytes, element } from "./basics.js";
 
-export const SIDE = 28; // pixels of an image
+export const SIDE = 28;
+export const PIXELS = SIDE * SIDE; // of an image
 
-/** A place for an image, with its title; returns `show(image)`, grey levels from 0 to 1. */
+/** Base64 of bytes → grey images. */
+export function decodeGrey(text) {
+  const levels = Float32Array.from(decodeBytes(text), (byte) => byte / 255);
+  return Array.from({ length: levels.length / PIXELS }, (_, i) =>
+    levels.subarray(i * PIXELS, (i + 1) * PIXELS));
+}
+
+/**
+ * A canvas for an image; returns it and `show(image)`: from 0 to 1 grey levels, or red light, then
+ * green, then blue.
+ */
+export function picture(parent) {
+  const canvas = element("canvas", { width: SIDE, height: SIDE }, parent);
+  const pen = canvas.getContext("2d");
+  const show = (image) => {
+    const pixels = pen.createImageData(SIDE, SIDE);
+    const next = image.length > PIXELS ? PIXELS : 0; // from one channel to the next
+    for (let i = 0; i < PIXELS; i++) {
+      const [red, green, blue] = [image[i], image[i + next], image[i + 2 * next]];
+      // the array itself rounds, and cuts what is out of range
+      pixels.data.set([255 * red, 255 * green, 255 * blue, 255], 4 * i);
+    }
+    pen.putImageData(pixels, 0, 0);
+  };
+  return { canvas, show };
+}
+
+/** A place for an image, with its title; returns `show(image)`, see there. */
 export function pictureFrame(title, parent) {
   const figure = element("figure", { className: "live-picture" }, parent);
-  const canvas = element("canvas", { width: SIDE, height: SIDE }, figure);
+  const { canvas, show } = picture(figure);
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", title);
   element("figcaption", { textContent: title }, figure);
-  const pen = canvas.getContext("2d");
-  return (image) => {
-    const pixels = pen.createImageData(SIDE, SIDE);
-    image.forEach((level, i) => {
-      const grey = 255 * level; // the array itself rounds, and cuts what is out of range
-      pixels.data.set([grey, grey, grey, 255], 4 * i);
-    });
-    pen.putImageData(pixels, 0, 0);
-  };
+  return show;
 }
 
 /** Gives a canvas as many pixels as its place on the screen has; returns how many to a CSS pixel. */

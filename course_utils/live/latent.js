@@ -2,6 +2,8 @@
 // point that the reader moves. The state is made by course_utils/live/latent.py.
 
 import { decodeHalf, element, inLanguage, normalPair, redrawn } from "./basics.js";
+import { addDot, openChoice } from "./choice.js";
+import { makeColours } from "./colours.js";
 import { SIDE, eachFrame, follow, pictureFrame, sharpen } from "./images.js";
 import { makeNetwork } from "./network.js";
 
@@ -12,6 +14,8 @@ const WORDS = {
     image: "The decoder’s image of z",
     hint: "Drag the point, or use the arrow keys.",
     random: "A random z",
+    dots: "The dots show",
+    by: { digit: "digits", colour: "colours" },
   },
   he: {
     map: "מפה של המשתנה החבוי z",
@@ -19,39 +23,69 @@ const WORDS = {
     image: "התמונה שהמפענח יוצר מ־z",
     hint: "גררו את הנקודה, או השתמשו במקשי החצים.",
     random: "z אקראי",
+    dots: "הנקודות מראות",
+    by: { digit: "ספרות", colour: "צבעים" },
   },
 };
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] };
 const STEPS = 60; // of an arrow key, from one side of the map to the other
 const DIGITS = 10;
 
-/** z = [z₁, z₂] → the image's grey levels. */
+/** z = [z₁, z₂] → the image. */
 export const makeDecoder = (state) => makeNetwork(state.layers, [2]);
 
 const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
 
-/** For each digit its dots on the map, and the middle of them. */
-function clouds({ low, high, dots: { z, label } }) {
-  const places = decodeHalf(z);
+/** For each of some groups its dots on the map, and the middle of them. */
+function clouds({ low, high, dots }, member, groups) {
+  const places = decodeHalf(dots.z);
   const inside = (value) => low <= value && value <= high;
-  const found = Array.from({ length: DIGITS }, (_, digit) => ({ digit, x: [], y: [] }));
-  label.forEach((digit, i) => {
+  const found = groups.map((group) => ({ ...group, x: [], y: [] }));
+  member.forEach((group, i) => {
     const [x, y] = places.subarray(2 * i, 2 * i + 2);
     if (!inside(x) || !inside(y)) return;
-    found[digit].x.push(x);
-    found[digit].y.push(y);
+    found[group].x.push(x);
+    found[group].y.push(y);
   });
   return found
     .filter(({ x }) => x.length > 0)
     .map((cloud) => ({ ...cloud, middle: [median(cloud.x), median(cloud.y)] }));
 }
 
-/** Draws the map on `canvas`: axes, dots, their digits, and the point z. */
-function drawMap(el, canvas, { low, high }, digits, z) {
+/**
+ * What the dots can show: the digits of the images and, where the state has them, their colours. Each
+ * has groups { name, paint }, whose colour is --live-<paint> in the styles.
+ */
+function makeViews(el, { dots, palette, ...state }) {
+  const digits = Array.from({ length: DIGITS }, (_, digit) =>
+    ({ name: digit, paint: `digit-${digit}` }));
+  const digit = { groups: clouds({ dots, ...state }, dots.label, digits), named: true, alpha: 0.5 };
+  if (!palette) return { digit };
+  const colours = makeColours(palette).map(({ name, paint }, i) => {
+    el.style.setProperty(`--live-colour-${i}`, paint);
+    return { name, paint: `colour-${i}` };
+  });
+  const groups = clouds({ dots, ...state }, dots.colour, colours);
+  return { digit, colour: { groups, named: false, alpha: 0.8 } }; // the names would cover each other
+}
+
+/** The colour of each group, with its name. */
+function addLegend(groups, parent) {
+  const list = element("ul", { className: "live-legend" }, parent);
+  for (const { name, paint } of groups) {
+    const item = element("li", {}, list);
+    addDot(`var(--live-${paint})`, "var(--live-outline)", item);
+    item.append(name);
+  }
+  return list;
+}
+
+/** Draws the map on `canvas`: axes, dots, the names of their groups, and the point z. */
+function drawMap(canvas, { low, high }, { groups, named, alpha }, z) {
   const ratio = sharpen(canvas);
   const side = canvas.width;
   const pen = canvas.getContext("2d");
-  const style = getComputedStyle(el);
+  const style = getComputedStyle(canvas);
   const colour = (name) => style.getPropertyValue(`--live-${name}`);
   const across = (value) => ((value - low) / (high - low)) * side;
   const up = (value) => side - across(value);
@@ -76,9 +110,9 @@ function drawMap(el, canvas, { low, high }, digits, z) {
   line([across(0), 0], [across(0), side]);
   line([0, up(0)], [side, up(0)]);
 
-  pen.globalAlpha = 0.5;
-  for (const { digit, x, y } of digits) {
-    pen.fillStyle = colour(`digit-${digit}`);
+  pen.globalAlpha = alpha;
+  for (const { paint, x, y } of groups) {
+    pen.fillStyle = colour(paint);
     x.forEach((value, i) => {
       dot(value, y[i], 2);
       pen.fill();
@@ -93,9 +127,9 @@ function drawMap(el, canvas, { low, high }, digits, z) {
   pen.textAlign = "center";
   pen.textBaseline = "middle";
   pen.font = `bold ${type(17)}`;
-  for (const { digit, middle: [x, y] } of digits) {
-    pen.fillStyle = colour(`digit-${digit}`);
-    write(digit, across(x), up(y));
+  for (const { name, paint, middle: [x, y] } of named ? groups : []) {
+    pen.fillStyle = colour(paint);
+    write(name, across(x), up(y));
   }
   pen.fillStyle = colour("ink");
   pen.font = type(13);
@@ -127,7 +161,7 @@ function render({ model, el }) {
   const { low, high } = state;
   const words = inLanguage(WORDS);
   const decoder = makeDecoder(state);
-  const digits = clouds(state);
+  const views = makeViews(el, state);
   const within = (value) => Math.min(high, Math.max(low, value));
 
   el.classList.add("live-stage");
@@ -151,8 +185,9 @@ function render({ model, el }) {
   const random = element("button", { type: "button", textContent: words.random }, buttons);
 
   let z = [within(0), within(0)];
+  let view = "digit";
   function show() {
-    drawMap(el, map, state, digits, z);
+    drawMap(map, state, views[view], z);
     const [a, b] = z.map((value) => value.toFixed(2).replace("-", "−"));
     numbers.ariaLive = document.activeElement === map ? "off" : "polite"; // or it is said twice
     numbers.textContent = `\u2066z = (${a}, ${b})\u2069`; // from left to right
@@ -177,6 +212,21 @@ function render({ model, el }) {
     moveTo(z.map((value, axis) => value + step * way[axis]));
   });
   random.addEventListener("click", () => moveTo(normalPair()));
+  if (views.colour) {
+    const names = Object.keys(views);
+    const choice = openChoice(words.dots, names.map((name) => ({ text: words.by[name] })), place, (i) =>
+      look(names[i]));
+    const box = element("div", { className: "live-legends" }, place);
+    const legends = names.map((name) => addLegend(views[name].groups, box));
+    const look = (name) => {
+      view = name;
+      map.dataset.shows = name;
+      legends.forEach((legend, i) => { legend.hidden = names[i] !== name; });
+      show();
+    };
+    choice.choose(0);
+    look(view);
+  }
   const stopWatching = redrawn(el, show);
   show();
   return () => {

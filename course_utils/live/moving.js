@@ -1,7 +1,7 @@
 // The picture on the home page: points that a trained network carries from noise to the rings and
 // back. Where motion is unwelcome they rest on the rings. The state is that of the panel in flow.js.
 
-import { normalPair, redrawn } from "./basics.js";
+import { normalPair, redrawn, turn } from "./basics.js";
 import { makeVelocity, walk } from "./flow.js";
 
 const POINTS = 600;
@@ -34,7 +34,7 @@ async function solve(state, labels) {
   let found = walking.next();
   while (!found.done) {
     if (performance.now() > rest) {
-      await new Promise((done) => { setTimeout(done); });
+      await turn();
       rest = performance.now() + SLICE;
     }
     found = walking.next();

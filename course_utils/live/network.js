@@ -100,6 +100,7 @@ const LAYERS = {
   maxpool,
   relu: pointwise((v) => Math.max(v, 0)),
   silu: pointwise(silu),
+  sigmoid: pointwise((v) => 1 / (1 + Math.exp(-v))),
   flatten: () => ({ values }) => ({ values, shape: [values.length] }),
   unflatten: ({ shape }) => ({ values }) => ({ values, shape }),
 };

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.live.panel import encode
+from course_utils.networks.basic import frozen
 
 LIMIT = 300_000  # characters of a panel's state: what a reader has to load
 
@@ -21,7 +22,7 @@ def network_state(network: nn.Module) -> list[dict[str, Any]]:
     Args:
         network: layers in a row: ``Linear``, ``Conv2d`` with or without a
             ``BatchNorm2d`` after it, ``ConvTranspose2d``, ``MaxPool2d``, ``ReLU``,
-            ``SiLU``, ``Flatten``, ``Unflatten``.
+            ``SiLU``, ``Sigmoid``, ``Flatten``, ``Unflatten``.
 
     Raises:
         TypeError: not a ``Sequential``, or one with a layer that the browser lacks.
@@ -42,6 +43,26 @@ def network_state(network: nn.Module) -> list[dict[str, Any]]:
         else:
             state.append(_layer_state(layer))
     return state
+
+
+@torch.no_grad()
+def check_decoder(
+    decoder: nn.Module, latent: int, *shapes: tuple[int, int, int]
+) -> None:
+    """Refuse a decoder that does not make an image of so many numbers.
+
+    Raises:
+        ValueError: one from other inputs, or to images of none of ``shapes``.
+    """
+    wanted = " or ".join(f"(B, {', '.join(map(str, shape))})" for shape in shapes)
+    expected = f"the panel needs a decoder from (B, {latent}) to {wanted}"
+    first = next(decoder.children(), None)
+    if not isinstance(first, nn.Linear) or first.in_features != latent:
+        raise ValueError(f"{expected}, got one whose first is {first}")
+    with frozen(decoder):
+        shape = tuple(decoder(first.weight.new_zeros(1, latent)).shape)
+    if shape[1:] not in shapes:
+        raise ValueError(f"{expected}, got one to {shape}")
 
 
 def check_size(state: dict[str, Any]) -> dict[str, Any]:
@@ -79,6 +100,8 @@ def _layer_state(layer: nn.Module) -> dict[str, Any]:
             return {"kind": "relu"}
         case nn.SiLU():
             return {"kind": "silu"}
+        case nn.Sigmoid():
+            return {"kind": "sigmoid"}
         case nn.Flatten():
             _check(layer, start_dim=1, end_dim=-1)
             return {"kind": "flatten"}

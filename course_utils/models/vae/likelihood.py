@@ -19,27 +19,22 @@ Sources: Kingma and Welling 2014 (arXiv:1312.6114), appendix D; Burda et al. 201
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log, pi
+from math import log
 
 import torch
 from torch import Tensor
 
-from course_utils.checks import check_count, check_images
-from course_utils.distributions import (
-    DiagonalNormal,
-    normal,
-    normal_log_prob,
-    square_distances,
-)
-from course_utils.models.vae.model import GaussianDecoder
+from course_utils.checks import check_count
+from course_utils.distributions import DiagonalNormal, Posterior, normal
+from course_utils.models.vae.model import Decoder
 
 CHUNK = 2000  # images decoded at once: bounds the memory
 
 
 @torch.no_grad()
 def log_weights(
-    decoder: GaussianDecoder,
-    q: DiagonalNormal,
+    decoder: Decoder,
+    q: Posterior,
     x: Tensor,
     samples: int,
     generator: torch.Generator | None = None,
@@ -48,7 +43,7 @@ def log_weights(
 
     Args:
         decoder: p(x|z).
-        q: a posterior for each image, (B, D). N(0, I) makes it plain Monte Carlo.
+        q: a posterior for each image, (B, D). The prior makes it plain Monte Carlo.
         x: images (B, …).
         samples: K.
         generator: source of the z.
@@ -57,19 +52,17 @@ def log_weights(
         ValueError: K below 1, or posteriors that do not match the images.
     """
     samples = check_count("samples", samples)
-    if len(q.mean) != len(x):
+    if q.batch != len(x):
         raise ValueError(
-            f"q must hold one posterior an image, got {len(q.mean)} for {len(x)} images"
+            f"q must hold one posterior an image, got {q.batch} for {len(x)} images"
         )
     rows = []
     for part in torch.arange(samples).split(max(1, CHUNK // len(x))):
         k = len(part)
-        wide = DiagonalNormal(  # (k·B, D)
-            q.mean.repeat(k, 1), q.log_var.repeat(k, 1)
-        )
-        z = wide.sample(generator)
+        wide = q.repeat(k)
+        z = wide.sample(generator)  # (k·B, D)
         many = x.repeat(k, *[1] * (x.ndim - 1))  # (k·B, …)
-        log_w = decoder.log_likelihood(many, z) + normal_log_prob(z) - wide.log_prob(z)
+        log_w = decoder.log_likelihood(many, z) + wide.log_prior(z) - wide.log_prob(z)
         rows.append(log_w.view(k, len(x)))
     return torch.cat(rows)
 
@@ -80,8 +73,8 @@ def log_mean_weight(log_w: Tensor) -> Tensor:
 
 
 def importance_log_prob(
-    decoder: GaussianDecoder,
-    q: DiagonalNormal,
+    decoder: Decoder,
+    q: Posterior,
     x: Tensor,
     samples: int = 1000,
     generator: torch.Generator | None = None,
@@ -90,15 +83,15 @@ def importance_log_prob(
     return log_mean_weight(log_weights(decoder, q, x, samples, generator))
 
 
-def prior_as_posterior(decoder: GaussianDecoder, count: int) -> DiagonalNormal:
+def prior_as_posterior(decoder: Decoder, count: int) -> DiagonalNormal:
     """N(0, I) for each of ``count`` images: the q of plain Monte Carlo."""
-    zeros = decoder.sigma.new_zeros(check_count("count", count), decoder.latent)
+    zeros = decoder.like.new_zeros(check_count("count", count), decoder.latent)
     return DiagonalNormal(zeros, zeros)
 
 
 @torch.no_grad()
 def shared_prior_weights(
-    decoder: GaussianDecoder,
+    decoder: Decoder,
     x: Tensor,
     samples: int,
     generator: torch.Generator | None = None,
@@ -116,12 +109,9 @@ def shared_prior_weights(
     """
     rows = []
     for part in torch.arange(check_count("samples", samples)).split(CHUNK):
-        mean = decoder(normal((len(part), decoder.latent), decoder.sigma, generator))
-        check_images(x, shape=mean.shape[1:], like=decoder.sigma)
-        square = square_distances(mean.flatten(1), x.flatten(1))  # (k, B)
-        rows.append(-square / (2 * decoder.sigma**2))
-    norm = x[0].numel() * (2 * pi * decoder.sigma**2).log() / 2
-    return (torch.cat(rows) - norm).to(x.dtype)
+        z = normal((len(part), decoder.latent), decoder.like, generator)
+        rows.append(decoder.of_all_pairs(x, z))  # (k, B)
+    return torch.cat(rows)
 
 
 def iwae_curve(log_w: Tensor, counts: Sequence[int]) -> Tensor:

@@ -66,6 +66,7 @@ class LinearVAE(VAE):
         ValueError: more latents than pixels or images.
     """
 
+    decoder: GaussianDecoder
     direction: Tensor
     variance: Tensor
     middle: Tensor

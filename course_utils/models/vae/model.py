@@ -1,4 +1,4 @@
-"""A variational autoencoder whose decoder is Gaussian, with its σ in the open.
+"""A variational autoencoder, and a Gaussian decoder with its σ in the open.
 
     z ~ p(z) = N(0, I)                    a latent, (D,)
     x ~ p(x|z) = N(f(z), σ²I)             an image of P pixels; f is the decoder
@@ -14,6 +14,7 @@ Source: Kingma and Welling 2014 (arXiv:1312.6114).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from math import pi, sqrt
 from typing import Any, NamedTuple
@@ -31,13 +32,56 @@ from course_utils.checks import (
     split_batch,
 )
 from course_utils.data.images import ImageSplits
-from course_utils.distributions import DiagonalNormal, normal
+from course_utils.distributions import (
+    DiagonalNormal,
+    Posterior,
+    reference,
+    square_distances,
+)
 from course_utils.networks.images import conv_decoder, conv_encoder
 from course_utils.training.history import History
 from course_utils.training.loop import train_epochs
+from course_utils.training.turns import Loss
 
 
-class GaussianDecoder(nn.Module):
+class Decoder(nn.Module, ABC):
+    """p(x|z): a law of images x for each latent z.
+
+    Args:
+        network: from latents (B, D) to images (B, …).
+        latent: D.
+
+    Raises:
+        ValueError: D below 1.
+    """
+
+    def __init__(self, network: nn.Module, latent: int) -> None:
+        super().__init__()
+        self.network = network
+        self.latent = check_count("latent", latent)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype and device of latents and images."""
+        return reference(self)
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> Tensor:
+        """The mean of p(x|z): latents (B, D) to images (B, …)."""
+
+    @abstractmethod
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x_b|z_b) of images (B, …) and a latent each (B, D): (B,), in nats."""
+
+    @abstractmethod
+    def of_all_pairs(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x_b|z_m) of all images (B, …) and all latents (M, D): (M, B), in nats.
+
+        Each latent is decoded once.
+        """
+
+
+class GaussianDecoder(Decoder):
     """p(x|z) = N(f(z), σ²I).
 
     Args:
@@ -52,11 +96,14 @@ class GaussianDecoder(nn.Module):
     sigma: Tensor
 
     def __init__(self, network: nn.Module, latent: int, sigma: float) -> None:
-        super().__init__()
-        self.network = network
-        self.latent = check_count("latent", latent)
+        super().__init__(network, latent)
         sigma = float(check_positive("sigma", sigma))  # of an int, an integer tensor
         self.register_buffer("sigma", torch.tensor(sigma))
+
+    @property
+    def like(self) -> Tensor:
+        """σ: it is there, whatever the network."""
+        return self.sigma
 
     def forward(self, z: Tensor) -> Tensor:
         """f(z), the mean of p(x|z): latents (B, D) to images (B, …).
@@ -79,6 +126,18 @@ class GaussianDecoder(nn.Module):
         square = (x - mean).flatten(1).square() / self.sigma**2  # (B, P)
         return -(square + (2 * pi * self.sigma**2).log()).sum(1) / 2
 
+    def of_all_pairs(self, x: Tensor, z: Tensor) -> Tensor:
+        """log N(x_b; f(z_m), σ²I), (M, B), in nats; the squares in double precision.
+
+        Raises:
+            TypeError, ValueError: as for the other two.
+        """
+        mean = self(z)
+        check_images(x, shape=mean.shape[1:], like=self.sigma)
+        square = square_distances(mean.flatten(1), x.flatten(1))  # (M, B)
+        norm = x[0].numel() * (2 * pi * self.sigma**2).log() / 2
+        return (-square / (2 * self.sigma**2) - norm).to(x.dtype)
+
 
 class ElboParts(NamedTuple):
     """The two parts of an estimate of the ELBO, one value an image (B,), in nats.
@@ -98,21 +157,20 @@ class ElboParts(NamedTuple):
 
 
 def lower_bound(
-    decoder: GaussianDecoder,
-    q: DiagonalNormal,
+    decoder: Decoder,
+    q: Posterior,
     x: Tensor,
     generator: torch.Generator | None = None,
 ) -> ElboParts:
     """The ELBO of images x (B, …) under posteriors q (B, D), with one sample of z."""
-    check_alike("log_var", q.log_var, q.mean)
     return ElboParts(decoder.log_likelihood(x, q.sample(generator)), q.kl_to_prior())
 
 
-class VAE(nn.Module):
-    """Encoder and Gaussian decoder.
+class Autoencoder(nn.Module, ABC):
+    """Encoder and decoder; which latents there are is for a subclass to say.
 
     Args:
-        encoder: images (B, …) to (B, 2D): μ, then log σ².
+        encoder: images (B, …) to what describes q(z|x), one row an image.
         decoder: p(x|z).
         shape: of one image.
     """
@@ -120,23 +178,34 @@ class VAE(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
-        decoder: GaussianDecoder,
+        decoder: Decoder,
         shape: Sequence[int] = (1, 28, 28),
     ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.shape = encoder, decoder, check_shape(shape)
 
-    def posterior(self, x: Tensor) -> DiagonalNormal:
+    @abstractmethod
+    def posterior(self, x: Tensor) -> Posterior:
         """q(z|x) of images x (B, …): amortised, one network for all of them.
 
         Raises:
             ValueError: images of another shape, NaN or infinite pixels.
         """
-        check_images(x, shape=self.shape, like=self.decoder.sigma)
+
+    @abstractmethod
+    def prior(self, count: int) -> Posterior:
+        """p(z), ``count`` times over."""
+
+    def encode(self, x: Tensor, width: int) -> Tensor:
+        """What the encoder gives for images x (B, …), (B, width).
+
+        Raises:
+            ValueError: images of another shape, NaN or infinite pixels; another width.
+        """
+        check_images(x, shape=self.shape, like=self.decoder.like)
         found = self.encoder(x)
-        wanted = found.new_empty(len(x), 2 * self.decoder.latent)  # (B, 2D)
-        check_alike("what the encoder gives", found, wanted)
-        return DiagonalNormal(*found.chunk(2, dim=1))
+        wanted = found.new_empty(len(x), width)
+        return check_alike("what the encoder gives", found, wanted)
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> ElboParts:
         """The ELBO of images x, in two parts (B,)."""
@@ -144,17 +213,39 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """f(μ(x)): the image that the middle of q(z|x) stands for."""
-        return self.decoder(self.posterior(x).mean)
+        """f(z) at the likeliest z of q(z|x)."""
+        return self.decoder(self.posterior(x).mode())
 
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """``count`` images f(z), z ~ N(0, I): means of p(x|z), without pixel noise."""
-        shape = (check_count("count", count), self.decoder.latent)
-        return self.decoder(normal(shape, self.decoder.sigma, generator))
+        """``count`` images f(z), z ~ p(z): means of p(x|z), without pixel noise."""
+        return self.decoder(self.prior(check_count("count", count)).sample(generator))
 
 
-def negative_elbo(vae: VAE, batch: Any) -> Tensor:
+class VAE(Autoencoder):
+    """Encoder and decoder, with a normal posterior and the prior N(0, I).
+
+    Args:
+        encoder: images (B, …) to (B, 2D): μ, then log σ².
+        decoder: p(x|z).
+        shape: of one image.
+    """
+
+    def posterior(self, x: Tensor) -> DiagonalNormal:
+        """q(z|x) = N(μ(x), diag σ²(x)) of images x (B, …).
+
+        Raises:
+            ValueError: images of another shape, NaN or infinite pixels.
+        """
+        return DiagonalNormal(*self.encode(x, 2 * self.decoder.latent).chunk(2, dim=1))
+
+    def prior(self, count: int) -> DiagonalNormal:
+        """p(z) = N(0, I), ``count`` times over."""
+        zeros = self.decoder.like.new_zeros(count, self.decoder.latent)
+        return DiagonalNormal(zeros, zeros)
+
+
+def negative_elbo(vae: Autoencoder, batch: Any) -> Tensor:
     """−ELBO of each image of a batch, (B,), in nats; its labels are left out."""
     return -vae(split_batch(batch)[0]).elbo
 
@@ -174,7 +265,7 @@ def conv_vae(
 
 
 def train_vae(
-    vae: VAE,
+    vae: Autoencoder,
     data: ImageSplits,
     *,
     epochs: int = 30,
@@ -182,6 +273,7 @@ def train_vae(
     lr: float = 3e-3,
     watched: int = 2000,
     keep: Collection[int] = (),
+    loss: Loss[Any, Any] = negative_elbo,
 ) -> History:
     """Minimise −ELBO over ``data.train``; measure it on held-out and training images.
 
@@ -195,10 +287,11 @@ def train_vae(
         epochs, batch, lr: passes over the images, images in a batch, peak rate.
         watched: how many images of each of the two sets are measured after an epoch.
         keep: epochs whose weights the history keeps.
+        loss: what is minimised; −ELBO of an image, unless it is something like it.
     """
 
-    def measure(vae: VAE) -> dict[str, Tensor]:
-        here = vae.decoder.sigma.device
+    def measure(vae: Autoencoder) -> dict[str, Tensor]:
+        here = vae.decoder.like.device
         held_out: ElboParts = vae(data.validation.image[:watched].to(here))
         seen: ElboParts = vae(data.train.image[:watched].to(here))
         return {
@@ -211,7 +304,7 @@ def train_vae(
     return train_epochs(
         vae,
         data.train,
-        negative_elbo,
+        loss,
         epochs=epochs,
         batch=batch,
         lr=lr,
