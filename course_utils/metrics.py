@@ -1,4 +1,4 @@
-"""How far a model is from the truth, in points on the plane or features of images."""
+"""How far a model is from the truth: points, features of images, codes of classes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import ot
 import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.special import rel_entr
 from torch import Tensor
 
-from course_utils.checks import check_alike, check_count, check_points
+from course_utils.checks import check_alike, check_count, check_labels, check_points
 from course_utils.data.plane import PlaneData
 
 
@@ -175,3 +177,81 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     mean = [z.mean(0) for z in clouds]
     covariance = [torch.atleast_2d(z.T.cov()) for z in clouds]  # (F, F), F = 1 too
     return float(ot.gaussian.bures_wasserstein_distance(*mean, *covariance)) ** 2
+
+
+# --- codes and classes ----------------------------------------------------------------
+
+
+def counts(code: Tensor, label: Tensor) -> Tensor:
+    """How often code k comes with class c, (K, C), int64, K and C as large as they need.
+
+    Args:
+        code, label: whole numbers from 0, int64, (N,) each.
+
+    Raises:
+        TypeError, ValueError: other dtypes, different shapes, none, numbers below 0.
+    """
+    for numbers in (code, label):
+        largest = numbers.max() if isinstance(numbers, Tensor) and len(numbers) else 0
+        check_labels(numbers, classes=int(largest) + 1, batch=len(code))
+    if not len(code):
+        raise ValueError("there must be at least one code, got none")
+    classes = int(label.max()) + 1
+    size = (int(code.max()) + 1) * classes
+    return (classes * code + label).bincount(minlength=size).view(-1, classes)
+
+
+def one_to_one(code: Tensor, label: Tensor, codes: int = 10) -> Tensor:
+    """Which class each code stands for, if no two may stand for one: (K,), int64.
+
+    Of all such assignments the one with which most samples agree. A code that is left
+    over, because there are fewer classes than codes, stands for −1.
+
+    Args:
+        code, label: whole numbers from 0, int64, (N,) each.
+        codes: K, how many codes there are.
+
+    Source: Kuhn 1955, "The Hungarian method for the assignment problem".
+
+    Raises:
+        TypeError, ValueError: as for :func:`counts`; codes of K or more.
+    """
+    check_labels(code, classes=check_count("codes", codes), batch=len(code))
+    rows, columns = linear_sum_assignment(counts(code, label).numpy(), maximize=True)
+    found = torch.full((codes,), -1)
+    found[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return found
+
+
+def one_to_one_accuracy(code: Tensor, label: Tensor) -> float:
+    """The share of samples whose code stands for their class, by :func:`one_to_one`.
+
+    The assignment is the best one for these very samples: with K of each there are K! to
+    choose from, which flatters by little where samples are many.
+
+    Args:
+        code, label: whole numbers from 0, int64, (N,) each.
+
+    Raises:
+        TypeError, ValueError: as for :func:`counts`.
+    """
+    table = counts(code, label)
+    right = table.numpy()[linear_sum_assignment(table.numpy(), maximize=True)].sum()
+    return float(right) / len(code)
+
+
+def mutual_information(code: Tensor, label: Tensor) -> float:
+    """I = Σ p(k, c)·log p(k, c)/(p(k)·p(c)) of the samples' own shares, in nats.
+
+    At most the entropy of each of them, such as log 10. Of independent ones N samples
+    still show about (K − 1)(C − 1)/2N.
+
+    Args:
+        code, label: whole numbers from 0, int64, (N,) each.
+
+    Raises:
+        TypeError, ValueError: as for :func:`counts`.
+    """
+    p = counts(code, label).double() / len(code)
+    apart = torch.outer(p.sum(1), p.sum(0))
+    return float(rel_entr(p.numpy(), apart.numpy()).sum())

@@ -49,7 +49,7 @@ NUMBER = re.compile(r"(?<== )−?[\d.]+")
 HEBREW = re.compile(r"[א-ת]")
 # Each stroke is a list of points [x, y] of the pad, from 0 to 1
 DRAWING = """
-const { blankPaper, digitImage, drawLine } = await import(`${folder}/digits.js`);
+const { blankPaper, digitImage, drawLine } = await import(`${folder}/pad.js`);
 const ink = blankPaper();
 const side = Math.sqrt(ink.length);
 for (const stroke of given)
@@ -61,7 +61,7 @@ const image = digitImage(ink);
 answer = image && [...image];
 """
 REDRAWN = """
-const { digitImage, enlarged } = await import(`${folder}/digits.js`);
+const { digitImage, enlarged } = await import(`${folder}/pad.js`);
 answer = given.map((image) => [...digitImage(enlarged(image))]);
 """
 
@@ -402,17 +402,16 @@ def opened(
         page.goto(write_page(folder, panel, lang))
         yield page
         named = page.evaluate(
-            "[...document.querySelectorAll('canvas, ul')].map((e) => e.ariaLabel)"
+            "[...document.querySelectorAll('canvas:not([aria-hidden]), ul')]"
+            ".map((e) => e.ariaLabel)"
         )
         assert all(named)
         assert all((lang == "he") == bool(HEBREW.search(name)) for name in named)
         wide = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide[0] <= wide[1], "the panel scrolls sideways"
-        assert (
-            page.evaluate(
-                "getComputedStyle(document.querySelector('.live-surface')).touchAction"
-            )
-            == "none"
+        assert page.evaluate(
+            "[...document.querySelectorAll('.live-surface')]"
+            ".every((e) => getComputedStyle(e).touchAction == 'none')"
         )
     assert not trouble
 

@@ -1,17 +1,23 @@
 """Distances from the truth, on cases whose value is known."""
 
+from collections.abc import Callable
 from math import log
 
 import pytest
 import torch
 from scipy.linalg import sqrtm
+from scipy.stats import entropy
 from torch import Tensor
 
 from course_utils.data import OlympicRings, Square
 from course_utils.metrics import (
     Estimate,
+    counts,
     frechet_distance,
     kl_to_truth,
+    mutual_information,
+    one_to_one,
+    one_to_one_accuracy,
     path_length,
     path_ratio,
     share_off_support,
@@ -181,3 +187,75 @@ def test_estimate_of_values() -> None:
 def test_a_density_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="what log_prob gives must have shape"):
         kl_to_truth(lambda x: torch.zeros(shape), Square(), n=50)
+
+
+# --- codes and classes ----------------------------------------------------------------
+
+
+def planted(
+    wrong: float, n: int = 2000, seed: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes that are a permutation of the classes, but for a share of wrong ones."""
+    source = seeded(seed)
+    permutation = torch.randperm(10, generator=source)
+    label = torch.randint(10, (n,), generator=source)
+    code = permutation[label]
+    bad = int(wrong * n)
+    code[:bad] = permutation[(label[:bad] + 1) % 10]
+    return code, label, permutation
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.1, 0.4])
+def test_a_planted_permutation_is_found(wrong: float) -> None:
+    code, label, permutation = planted(wrong)
+    assert one_to_one_accuracy(code, label) == pytest.approx(1 - wrong, abs=1e-9)
+    found = one_to_one(code, label)
+    assert torch.equal(found[permutation], torch.arange(10))
+    assert float((found[code] == label).double().mean()) == pytest.approx(1 - wrong)
+
+
+def test_no_two_codes_stand_for_one_class() -> None:
+    """Codes 0 and 1 are both most often class 0, but only one of them may be it."""
+    code = torch.tensor([0, 0, 0, 1, 1, 1])
+    label = torch.tensor([0, 0, 0, 0, 0, 1])
+    assert one_to_one(code, label, codes=2).tolist() == [0, 1]
+    assert one_to_one_accuracy(code, label) == pytest.approx(4 / 6)
+    assert counts(code, label).tolist() == [[3, 0], [2, 1]]
+
+
+def test_codes_that_are_left_over_stand_for_nothing() -> None:
+    code, label = torch.tensor([0, 1, 2, 2]), torch.tensor([1, 1, 0, 0])
+    assert sorted(one_to_one(code, label, codes=5).tolist()) == [-1, -1, -1, 0, 1]
+    assert one_to_one_accuracy(code, label) == pytest.approx(3 / 4)
+    assert one_to_one_accuracy(torch.zeros(4).long(), label) == pytest.approx(1 / 2)
+
+
+def test_mutual_information_is_that_of_the_entropies() -> None:
+    """I = H(code) + H(label) − H(both), by scipy's entropies."""
+    code, label, _ = planted(0.3)
+    both = counts(code, label).double().numpy()
+    expected = entropy(both.sum(1)) + entropy(both.sum(0)) - entropy(both.ravel())
+    assert mutual_information(code, label) == pytest.approx(expected)
+    assert mutual_information(label, code) == pytest.approx(expected)
+    assert mutual_information(code, code) == pytest.approx(entropy(both.sum(1)))
+
+
+def test_mutual_information_of_independent_codes_is_its_bias() -> None:
+    a, b = torch.randint(10, (2, 20_000), generator=seeded(0))
+    assert mutual_information(a, b) == pytest.approx(81 / 40_000, rel=0.5)
+    assert mutual_information(torch.zeros_like(a), b) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("measure", [one_to_one_accuracy, mutual_information])
+def test_bad_codes(measure: Callable[[Tensor, Tensor], float]) -> None:
+    code = torch.tensor([0, 1, 2])
+    with pytest.raises(TypeError, match=r"must be a torch.int64 tensor"):
+        measure(code, code.float())
+    with pytest.raises(ValueError, match=r"must have shape \(3,\)"):
+        measure(code, code[:2])
+    with pytest.raises(ValueError, match="labels must lie in 0 … 2, got -1 … 2"):
+        measure(code, torch.tensor([0, -1, 2]))
+    with pytest.raises(ValueError, match="at least one code, got none"):
+        measure(code[:0], code[:0])
+    with pytest.raises(ValueError, match="labels must lie in 0 … 1, got 0 … 2"):
+        one_to_one(code, code, codes=2)

@@ -1,7 +1,6 @@
-// A choice by radio buttons, each with its colour or its picture: a choice and a legend in one.
+// A choice by radio buttons, each with its colour: a choice and a legend in one.
 
 import { element } from "./basics.js";
-import { picture } from "./images.js";
 
 let groups = 0;
 
@@ -26,14 +25,6 @@ export function openChoice(title, options, parent, changed) {
   });
   const choose = (chosen) => radios.forEach((radio, i) => { radio.checked = i === chosen; });
   return { box, labels, choose };
-}
-
-/** The same, each option with an image above its name; returns `show(images)` too. */
-export function openStrip(title, names, parent, changed) {
-  const choice = openChoice(title, names.map((text) => ({ text })), parent, changed);
-  choice.box.classList.add("live-strip");
-  const pictures = choice.labels.map((label) => picture(label));
-  return { ...choice, show: (images) => images.forEach((image, i) => pictures[i].show(image)) };
 }
 
 /** A round dot of a colour, which may have a rim of another. */

@@ -1,4 +1,4 @@
-"""What the browser knows of the ten colours, the same for every panel that shows them."""
+"""What the browser knows of the ten colours, for every panel that shows them."""
 
 from __future__ import annotations
 

@@ -2,10 +2,11 @@
 // style. The state is made by course_utils/live/joint.py.
 
 import { decode, element, inLanguage, normalPair } from "./basics.js";
-import { openChoice, openStrip } from "./choice.js";
+import { openChoice } from "./choice.js";
 import { makeColours } from "./colours.js";
 import { eachFrame, pictureFrame } from "./images.js";
 import { makeNetwork } from "./network.js";
+import { openStrip } from "./strip.js";
 
 const WORDS = {
   en: {
@@ -56,6 +57,9 @@ const drawStyle = (length) =>
 const distinct = (names) =>
   names.map((name, i) => name + "′".repeat(names.slice(0, i).filter((n) => n === name).length));
 
+const subscript = (number) =>
+  String(number).replace(/./g, (digit) => String.fromCharCode(0x2080 + Number(digit)));
+
 /** A slider for a number of the style; returns `set(value)`. */
 function openSlider(name, parent, changed) {
   const box = element("div", { className: "live-time" }, parent);
@@ -90,8 +94,6 @@ function render({ model, el }) {
   const showImage = pictureFrame(words.image, made);
   const about = element("div", {}, made);
   const chosen = element("output", {}, about);
-  const buttons = element("div", { className: "live-controls" }, about);
-  const renew = element("button", { type: "button", textContent: words.renew }, buttons);
   const dials = element("div", { className: "live-dials" }, sides);
 
   let [digit, colour] = [0, 0];
@@ -113,25 +115,35 @@ function render({ model, el }) {
     colour = i;
     frame.ask();
   });
-  const sliders = element("fieldset", { className: "live-controls live-sliders" }, dials);
-  element("legend", { textContent: words.style }, sliders);
-  const setters = state.sliders.map(([place, number]) => {
-    const subscript = String(number).replace(/./g, (c) => String.fromCharCode(0x2080 + Number(c)));
-    const set = openSlider(`z${subscript}`, sliders, (value) => {
-      style[place] = value;
+
+  /** What changes the style, which is all that no dial sets. */
+  function addStyle() {
+    const buttons = element("div", { className: "live-controls" }, about);
+    const renew = element("button", { type: "button", textContent: words.renew }, buttons);
+    const setters = state.sliders.length ? addSliders() : [];
+    renew.addEventListener("click", () => {
+      style = drawStyle(state.latent);
+      for (const set of setters) set();
       frame.ask();
     });
-    return () => set(style[place]);
-  });
-  renew.addEventListener("click", () => {
-    style = drawStyle(state.latent);
-    for (const set of setters) set();
-    frame.ask();
-  });
+  }
 
+  function addSliders() {
+    const box = element("fieldset", { className: "live-controls live-sliders" }, dials);
+    element("legend", { textContent: words.style }, box);
+    return state.sliders.map(([place, number]) => {
+      const set = openSlider(`z${subscript(number)}`, box, (value) => {
+        style[place] = value;
+        frame.ask();
+      });
+      set(0);
+      return () => set(style[place]);
+    });
+  }
+
+  if (state.latent > state.digit.places.length + state.colour.places.length) addStyle();
   strip.choose(digit);
   swatches.choose(colour);
-  for (const set of setters) set();
   show();
   return frame.cancel;
 }

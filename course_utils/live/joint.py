@@ -105,12 +105,12 @@ def _dial_state(name: str, dial: Dial, latent: int, classes: int) -> dict[str, A
         TypeError, ValueError: see :class:`JointPanel`.
     """
     places = [place for unit in dial.units for place in range(latent)[unit]]
-    if not places or any(u.stop is None or u.stop > latent for u in dial.units):
+    if not places:
         raise ValueError(
             f"the {name}'s dial must set some of {latent} places, got {dial.units}"
         )
     check_samples(dial.rows, shape=(len(places),), name=f"the {name}'s rows")
-    stands_for = torch.tensor(dial.stands_for)
+    stands_for = torch.as_tensor(dial.stands_for)
     check_labels(stands_for, classes=classes, batch=len(dial.rows))
     order = stands_for.argsort(stable=True)
     return {

@@ -70,8 +70,9 @@ function makeViews(el, { dots, palette, ...state }) {
 }
 
 /** The colour of each group, with its name. */
-function addLegend(groups, parent) {
+function addLegend(groups, title, parent) {
   const list = element("ul", { className: "live-legend" }, parent);
+  list.setAttribute("aria-label", title);
   for (const { name, paint } of groups) {
     const item = element("li", {}, list);
     addDot(`var(--live-${paint})`, "var(--live-outline)", item);
@@ -217,7 +218,7 @@ function render({ model, el }) {
     const choice = openChoice(words.dots, names.map((name) => ({ text: words.by[name] })), place, (i) =>
       look(names[i]));
     const box = element("div", { className: "live-legends" }, place);
-    const legends = names.map((name) => addLegend(views[name].groups, box));
+    const legends = names.map((name) => addLegend(views[name].groups, words.by[name], box));
     const look = (name) => {
       view = name;
       map.dataset.shows = name;

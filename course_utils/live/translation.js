@@ -2,26 +2,27 @@
 // generators run here. The state is made by course_utils/live/translation.py.
 
 import { element, inLanguage, turn } from "./basics.js";
-import { addDot, openChoice, openStrip } from "./choice.js";
+import { addDot, openChoice } from "./choice.js";
 import { makeColours, nearestColour, tint } from "./colours.js";
 import { PIXELS, SIDE, decodeGrey, pictureFrame } from "./images.js";
 import { makeNetwork } from "./network.js";
 import { openPad } from "./pad.js";
+import { openStrip } from "./strip.js";
 
 const WORDS = {
   en: {
     example: "Take a digit, or draw one",
     colour: "Its colour",
-    names: ["x, in A", "G(x), in B", "F(G(x)), in A again"],
-    owner: (digit) => `the colour of ${digit} there`,
+    names: ["\u2066x\u2069, in A", "\u2066G(x)\u2069, in B", "\u2066F(G(x))\u2069, back in A"],
+    owner: (digit, domain) => `the colour of ${digit} in ${domain}`,
     none: "too dark to have a colour",
     empty: "no digit",
   },
   he: {
     example: "קחו ספרה, או ציירו אחת",
     colour: "הצבע שלה",
-    names: ["x, ב־A", "G(x), ב־B", "F(G(x)), שוב ב־A"],
-    owner: (digit) => `שם זה הצבע של ${digit}`,
+    names: ["\u2066x\u2069, ב־A", "\u2066G(x)\u2069, ב־B", "\u2066F(G(x))\u2069, שוב ב־A"],
+    owner: (digit, domain) => `הצבע של ${digit} ב־${domain}`,
     none: "כהה מכדי שיהיה לה צבע",
     empty: "אין ספרה",
   },
@@ -33,8 +34,8 @@ export function makeTranslation(state) {
   return [makeNetwork(state.to_b, shape), makeNetwork(state.to_a, shape)];
 }
 
-/** A place for one image of the three; returns `show(image)`: null empties it. */
-function openStop(title, rule, colours, dark, words, parent) {
+/** A place for one image of the three, of a domain with its rule; returns `show(image)`. */
+function openStop(title, [domain, rule], colours, dark, words, parent) {
   const stop = element("div", { className: "live-stop" }, parent);
   const showImage = pictureFrame(title, stop);
   const said = element("output", {}, stop);
@@ -49,7 +50,7 @@ function openStop(title, rule, colours, dark, words, parent) {
     addDot(paint, "var(--live-outline)", named);
     named.append(name);
     const digit = rule.indexOf(found);
-    if (digit >= 0) element("span", { textContent: words.owner(digit) }, said);
+    if (digit >= 0) element("span", { textContent: words.owner(digit, domain) }, said);
   };
 }
 
@@ -66,9 +67,10 @@ function render({ model, el }) {
   const sides = element("div", { className: "live-sides" }, el);
   const drawing = element("div", { className: "live-drawing live-tinted" }, sides);
   const choices = element("div", { className: "live-dials" }, sides);
-  const stops = element("div", { className: "live-stops" }, el);
-  const show = [ruleA, ruleB, ruleA].map((rule, i) =>
-    openStop(words.names[i], rule, colours, state.palette.dark, words, stops));
+  const stops = element("div", { className: "live-stops" }, sides);
+  const [a, b] = [["A", ruleA], ["B", ruleB]];
+  const show = [a, b, a].map((domain, i) =>
+    openStop(words.names[i], domain, colours, state.palette.dark, words, stops));
 
   let grey = null; // the digit's image
   let colour = 0;
