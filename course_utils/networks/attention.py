@@ -98,8 +98,8 @@ class RMSNorm(nn.Module):
 class Rotation(nn.Module):
     """Turns each pair (x_i, x_{i+d/2}) by the angle m·base^{−2i/d} at place m.
 
-    The scalar product of two vectors, turned at places m and n, hangs on m − n alone, so
-    that places need no embedding.
+    The scalar product of two vectors, turned at places m and n, hangs on m − n alone:
+    places need no embedding.
 
     Shapes: (B, H, T, d) → (B, H, T, d).
 

@@ -31,23 +31,25 @@ EPS = 1e-7
 
 
 def orthogonal(G: Tensor, steps: int = 5) -> Tensor:
-    """About U·Vᵀ of a matrix G = U·S·Vᵀ, by products alone.
+    """About U·Vᵀ of a matrix G = U·S·Vᵀ (A, B), by products alone.
 
-    With ‖X‖ ≤ 1 at the start, X ← a·X + (b·XXᵀ + c·(XXᵀ)²)·X moves each singular value s
-    to a·s + b·s³ + c·s⁵, some times over. Small ones grow fast; after 5 steps those of at
-    least 0.01 lie between 0.7 and 1.2.
+    With ‖X‖ = 1 at the start, X ← a·X + (b·XXᵀ + c·(XXᵀ)²)·X moves each singular value
+    s to a·s + b·s³ + c·s⁵. Small ones grow fast: after 5 steps those that were at least
+    0.01 lie between 0.6 and 1.3, which is near enough to 1 for a step.
 
     Args:
-        G: (A, B); or (N, A, B) for several at once.
+        G: the matrix.
         steps: how many.
     """
     a, b, c = COEFFICIENTS
-    wide = G.shape[-2] <= G.shape[-1]
+    wide = G.shape[0] <= G.shape[1]
     X = G if wide else G.mT
-    X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(min=EPS)
+    X = X / X.norm().clamp(min=EPS)
     for _ in range(steps):
         square = X @ X.mT
-        X = a * X + (b * square + c * square @ square) @ X
+        X = torch.addmm(
+            X, torch.addmm(square, square, square, beta=b, alpha=c), X, beta=a
+        )
     return X if wide else X.mT
 
 
@@ -96,7 +98,7 @@ class Muon(Optimizer):
                     )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step along the gradients that are there."""
         loss = None
         if closure is not None:
