@@ -183,7 +183,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 
 def counts(code: Tensor, label: Tensor) -> Tensor:
-    """How often code k comes with class c, (K, C), int64, K and C as large as they need.
+    """How often code k comes with class c, (K, C), int64, as large as it has to be.
 
     Args:
         code, label: whole numbers from 0, int64, (N,) each.
@@ -226,8 +226,8 @@ def one_to_one(code: Tensor, label: Tensor, codes: int = 10) -> Tensor:
 def one_to_one_accuracy(code: Tensor, label: Tensor) -> float:
     """The share of samples whose code stands for their class, by :func:`one_to_one`.
 
-    The assignment is the best one for these very samples: with K of each there are K! to
-    choose from, which flatters by little where samples are many.
+    The assignment is the best one for these very samples, of K! with K of each: that
+    flatters, by little where samples are many.
 
     Args:
         code, label: whole numbers from 0, int64, (N,) each.

@@ -33,7 +33,7 @@ def grey_images(count: int, classes: int = 10, side: int = 8) -> Images:
 
 def splits() -> ImageSplits:
     parts = [grey_images(n) for n in (400, 40, 50)]
-    return ImageSplits(*parts, fingerprint="grey")
+    return ImageSplits(parts[0], parts[1], parts[2], "grey")
 
 
 # --- the palette ----------------------------------------------------------------------

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from course_utils import keys
 from course_utils.data.images import Images, ImageSplits
+from course_utils.models.vae import GaussianDecoder
 from course_utils.recipes import digits_vae, judge
 
 
@@ -69,6 +70,7 @@ def test_the_vae_is_trained_once_and_hangs_on_little(folder: Path) -> None:
     (first, history), (again, kept) = digits_vae(tiny()), digits_vae(tiny())
     assert history == kept
     assert first.decoder.latent == 200
+    assert isinstance(first.decoder, GaussianDecoder)
     assert float(first.decoder.sigma) == pytest.approx(0.4)
     assert list(history.snapshots) == list(kept.snapshots) == [1, 5, 10, 20, 30]
     for name, value in kept.snapshots[30].items():

@@ -780,8 +780,10 @@ def test_shapes_of_the_convolutional_vae() -> None:
     assert vae.decoder(q.mean).shape == (5, 1, 28, 28)
     assert vae(x).elbo.shape == (5,)
     assert vae.sample(7).shape == (7, 1, 28, 28)
+    assert isinstance(vae.decoder, GaussianDecoder)
     assert float(vae.decoder.sigma) == pytest.approx(0.4)
     default = conv_vae()
+    assert isinstance(default.decoder, GaussianDecoder)
     assert default.decoder.latent == 200
     assert default.posterior(x).mean.shape == (5, 200)
     assert float(default.decoder.sigma) == pytest.approx(0.4)

@@ -23,10 +23,10 @@ from course_utils.data.download import (
     RemoteFile,
     Source,
     SourceError,
-    _Unpacked,
+    Unpacked,
     fetch,
 )
-from course_utils.data.registries import Wheel, _copy
+from course_utils.data.registries import Wheel, copy_unpacked
 from course_utils.data.text import HELD_OUT, Text, split_text
 
 ALICE = RemoteFile(
@@ -45,7 +45,7 @@ class Address(Mirror):
 
     def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
         for file in files:
-            with _Unpacked(folder / file.name, file.size) as target:
+            with Unpacked(folder / file.name, file.size) as target:
                 self._download(self.url, target)
 
 
@@ -65,7 +65,7 @@ class Zipped(Mirror):
     def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             archive = Path(scratch) / "archive.zip"
-            with _Unpacked(archive, self.most) as target:
+            with Unpacked(archive, self.most) as target:
                 self._download(self.url, target)
             if not zipfile.is_zipfile(archive):
                 with archive.open("rb") as content:
@@ -73,7 +73,7 @@ class Zipped(Mirror):
             with zipfile.ZipFile(archive) as opened:
                 for file in files:
                     with opened.open(f"{self.folder}/{file.name}") as content:
-                        _copy(content, file, folder)
+                        copy_unpacked(content, file, folder)
 
 
 NLTK = "nltk_data/gh-pages/packages/corpora/gutenberg.zip"

@@ -131,10 +131,10 @@ class Mirror:
 
     def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
         for file in files:
-            with _Unpacked(folder / file.name, file.size) as target:
+            with Unpacked(folder / file.name, file.size) as target:
                 self._download(f"{self.url}{file.name}.gz", target)
 
-    def _download(self, url: str, target: _Unpacked) -> None:
+    def _download(self, url: str, target: Unpacked) -> None:
         """Download in a thread, which is left alone if the server is too slow.
 
         A server that sends a byte now and then keeps a read waiting for ever without
@@ -269,12 +269,12 @@ class _ByHand:
         for file in files:
             with (
                 self.path.open("rb") as packed,
-                _Unpacked(folder / file.name, file.size) as target,
+                Unpacked(folder / file.name, file.size) as target,
             ):
                 shutil.copyfileobj(packed, target)
 
 
-class _Unpacked:
+class Unpacked:
     """A file that unpacks what is written to it, if that is packed by gzip.
 
     Attributes:
@@ -302,7 +302,7 @@ class _Unpacked:
     def flush(self) -> None:
         """Writing is not urgent."""
 
-    def __enter__(self) -> _Unpacked:
+    def __enter__(self) -> Unpacked:
         return self
 
     def __exit__(self, *_: object) -> None:

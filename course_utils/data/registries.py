@@ -59,7 +59,7 @@ class Package(ABC):
             with self._reader(archive) as read:
                 for file in files:
                     with read(f"{self.folder}/{file.name}") as content:
-                        _copy(content, file, folder)
+                        copy_unpacked(content, file, folder)
 
     @abstractmethod
     def _command(self) -> list[str]:
@@ -116,7 +116,7 @@ class Wheel(Package):
             yield opened.open
 
 
-def _copy(content: IO[bytes], file: RemoteFile, folder: Path) -> None:
+def copy_unpacked(content: IO[bytes], file: RemoteFile, folder: Path) -> None:
     """Write a file that is read from an archive, at most one byte too many."""
     with (folder / file.name).open("wb") as target:
         left = file.size + 1

@@ -48,7 +48,7 @@ from course_utils.checks import (
     check_shape,
 )
 from course_utils.data.images import Images, ImageSplits
-from course_utils.distributions import uniform, widen
+from course_utils.distributions import fine_dtype, uniform, widen
 from course_utils.models.classifier import augment
 from course_utils.networks.basic import frozen, mlp
 from course_utils.networks.images import channels_last
@@ -175,8 +175,9 @@ class DigitCode(nn.Module):
         check_images(x, shape=self.shape, like=self.head.weight)
         x = x if self.colour else x.amax(1, keepdim=True)
         x = x / x.amax((1, 2, 3), keepdim=True).clamp(min=1e-3)
-        size = (self.side, self.side)
-        return interpolate(x, size, mode="bilinear", antialias=True).clamp(0, 1)
+        fine, size = x.to(fine_dtype(x)), (self.side, self.side)
+        small = interpolate(fine, size, mode="bilinear", antialias=True)
+        return small.clamp(0, 1).to(x.dtype)
 
     def features(self, seen: Tensor) -> Tensor:
         """h, of length 1, of what is seen, (B, ·, S, S): (B, 128)."""
@@ -378,10 +379,10 @@ def train_digit_code(
     data: ImageSplits,
     *,
     views: Views = Views(),
-    contrast: int = 11,
+    contrast: int = 6,
     information: int = 6,
     batch: int = 250,
-    lr: float = 2e-3,
+    lr: float = 4e-3,
     temperature: float = 0.3,
     clustered: int = 5000,
     labels: int = 0,

@@ -17,6 +17,7 @@ from course_utils.models.vae.codes import (
     all_codes,
     exact_elbo,
     exact_log_prob,
+    held_out_elbo,
     log_prob_of_codes,
     parts_of,
 )
@@ -26,6 +27,7 @@ from course_utils.models.vae.control import (
     different_pairs,
     judged,
     reconstruction_control,
+    shift_control,
     swap_control,
     swapped,
 )
@@ -92,6 +94,7 @@ __all__ = [
     "exact_elbo",
     "exact_log_prob",
     "first_posteriors",
+    "held_out_elbo",
     "implied_sigma",
     "importance_log_prob",
     "iwae_curve",
@@ -109,6 +112,7 @@ __all__ = [
     "prior_as_posterior",
     "reconstruction_control",
     "shared_prior_weights",
+    "shift_control",
     "swap_control",
     "swapped",
     "train_joint_vae",

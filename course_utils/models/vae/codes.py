@@ -95,6 +95,32 @@ def exact_elbo(
 
 
 @torch.no_grad()
+def held_out_elbo(
+    vae: JointVAE,
+    x: Tensor,
+    samples: int = 10,
+    generator: torch.Generator | None = None,
+) -> ElboParts:
+    """The ELBO of images x (B, …) in two parts (B,), in nats, unbiased for any model.
+
+    Summed over all codes where they are few enough for :func:`exact_elbo`; otherwise
+    the codes are drawn from q(c|x), together with z. Never are they relaxed.
+
+    Args:
+        vae, x: model and images.
+        samples: how many latents an image; of a purely discrete model whose codes are
+            summed over, none is drawn.
+        generator: source of the latents.
+    """
+    if not vae.sizes or prod(vae.sizes) <= (MOST if vae.continuous else MOST_SHARED):
+        return exact_elbo(vae, x, samples, generator)
+    q = vae.posterior(x)
+    drawn = [q.sample(generator) for _ in range(check_count("samples", samples))]
+    each = torch.stack([_decoded(vae.decoder, x, z) for z in drawn])
+    return ElboParts(each.mean(0), q.kl_to_prior())
+
+
+@torch.no_grad()
 def exact_log_prob(vae: JointVAE, x: Tensor) -> Tensor:
     """log p(x) = log Σ_c p(x|c) − Σ log K_n of images x (B, …), exact: (B,), in nats.
 

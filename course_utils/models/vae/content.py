@@ -29,7 +29,7 @@ CHUNK = 1000  # latents whose distances from all known ones are held at once
 
 
 def neighbour_law(
-    known: Tensor, label: Tensor, new: Tensor, classes: int = 10, neighbours: int = 15
+    known: Tensor, label: Tensor, new: Tensor, classes: int = 10, neighbours: int = 50
 ) -> Tensor:
     """p̂(c|z) of latents ``new`` (M, D), by their k nearest among ``known``: (M, C).
 
@@ -71,7 +71,7 @@ class Kept(NamedTuple):
 
 
 def kept(
-    known: Tensor, label: Tensor, new: Tensor, truth: Tensor, neighbours: int = 15
+    known: Tensor, label: Tensor, new: Tensor, truth: Tensor, neighbours: int = 50
 ) -> Kept:
     """What latents ``new`` (M, D) keep of their labels ``truth`` (M,).
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from course_utils.checks import check_alike, check_count
 from course_utils.data.colours import (
+    COLOURS,
     ColouredImages,
     colour_of,
     grey_of,
@@ -112,6 +113,38 @@ def swap_control(
     a, b = different_pairs(images, count, generator)
     mine, other = (vae.posterior(images.image[place]).mode() for place in (a, b))
     mixed = swapped(mine, other, [vae.units()[unit] for unit in units])
+    return judged(vae.decoder(mixed), images.label[a], images.colour[b], judge)
+
+
+@torch.no_grad()
+def shift_control(
+    vae: JointVAE,
+    known: ColouredImages,
+    images: ColouredImages,
+    judge: Judge,
+    count: int = 1000,
+    generator: torch.Generator | None = None,
+) -> Control:
+    """Edits "a's digit in b's colour" by arithmetic in the continuous latents.
+
+        z' = z_a + m(colour of b) − m(colour of a)
+
+    with m(·) the mean latent of a colour. Where colours differ by a shift of the
+    latent, this changes the colour alone, whatever the axes are; it needs the labels.
+
+    Args:
+        vae, images, judge, count, generator: as for :func:`swap_control`.
+        known: other images, with their colours, which give the means.
+
+    Raises:
+        ValueError: a model without continuous latents.
+    """
+    d = check_count("continuous", vae.continuous)
+    z = vae.posterior(known.image).mode()[:, :d]
+    mean = torch.stack([z[known.colour == c].mean(0) for c in range(len(COLOURS))])
+    a, b = different_pairs(images, count, generator)
+    mixed = vae.posterior(images.image[a]).mode()
+    mixed[:, :d] += mean[images.colour[b]] - mean[images.colour[a]]
     return judged(vae.decoder(mixed), images.label[a], images.colour[b], judge)
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from copy import deepcopy
-from math import prod
+from math import log, prod
 from typing import Any, Literal, get_args
 
 import torch
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from course_utils.checks import (
     check_count,
+    check_number,
     check_option,
     check_positive,
     check_shape,
@@ -190,9 +191,9 @@ def train_joint_vae(
     vae: JointVAE,
     data: ImageSplits,
     *,
-    epochs: int = 10,
-    batch: int = 128,
-    lr: float = 3e-3,
+    epochs: int = 6,
+    batch: int = 64,
+    lr: float = 1e-2,
     temperatures: tuple[float, float] = (1.0, 0.5),
     watched: int = 1000,
     keep: Collection[int] = (),
@@ -230,14 +231,25 @@ def coloured_vae(
     width: int = 8,
     hidden: int = 128,
     shape: Sequence[int] = (3, 28, 28),
+    first_mean: float = 0.1,
 ) -> JointVAE:
     """The VAE of coloured digits, with Bernoulli pixels; see :class:`JointVAE`.
+
+    The decoder starts dark. If it started at π = ½, every code would first have to
+    darken the images by a thousand nats: the encoder learns to give all images the code
+    that is darkest at the moment, its softmax saturates, and no gradient passes it any
+    more.
 
     Args:
         continuous, discrete, given, given_size: the latents.
         networks: ``conv``; or ``mlp``, 2352–512–256 and back, as in the exercise.
         width, hidden: of the convolutional networks.
         shape: (C, H, W) of an image.
+        first_mean: π of every pixel at the start, by the bias of the last layer; 0.5
+            leaves it as it comes.
+
+    Raises:
+        ValueError: settings out of range.
     """
     check_option("networks", networks, get_args(Networks))
     sizes = tuple(discrete) + (() if given is None else (given_size,))
@@ -251,6 +263,11 @@ def coloured_vae(
         encoder = nn.Sequential(nn.Flatten(), *mlp([pixels, 512, 256, out]))
         back = mlp([latent, 256, 512, pixels])
         network = nn.Sequential(*back, nn.Unflatten(1, tuple(shape)))
+    if not 0 < check_number("first_mean", first_mean) < 1:
+        raise ValueError(f"first_mean must lie in (0, 1), got {first_mean!r}")
+    if first_mean != 0.5:
+        last = [p for name, p in network.named_parameters() if name.endswith("bias")]
+        nn.init.constant_(last[-1], log(first_mean / (1 - first_mean)))
     return JointVAE(
         encoder,
         BernoulliDecoder(network, latent),
