@@ -84,6 +84,25 @@ def test_dropout_keeps_the_mean() -> None:
     assert near(attention_written_out(q, k, v, 0.3)[1][:1], weights)
 
 
+@pytest.mark.parametrize("attend", [attention, attention_written_out])
+@pytest.mark.parametrize(
+    ("k", "v"),
+    [
+        (heads(T)[:1], heads(T)[:1]),  # would be broadcast
+        (heads(T)[:, :1], heads(T)[:, :1]),
+        (heads(T), heads(T + 1)),
+        (heads(0), heads(0)),
+        (heads(T)[..., :3], heads(T)[..., :3]),
+        (heads(T)[0], heads(T)[0]),
+    ],
+)
+def test_other_shapes_are_refused(
+    attend: Callable[..., object], k: Tensor, v: Tensor
+) -> None:
+    with pytest.raises(ValueError, match=r"queries must have shape \(B, H, T, d\)"):
+        attend(heads(1), k, v)
+
+
 # --- rotation and norm ---
 
 
@@ -104,6 +123,11 @@ def test_rotated_products_hang_on_the_distance_alone() -> None:
     assert near(turn(q)[:, :, 0], q[:, :, 0])
     with pytest.raises(ValueError, match="there are 40 places, got 41"):
         turn(q, 34)
+    with pytest.raises(ValueError, match="start must be at least 0, got -2"):
+        turn(q, -2)
+    for other in (2, D + 2):  # the first would be broadcast
+        with pytest.raises(ValueError, match=r"x must have shape \(B, H, T, 8\), got"):
+            turn(torch.zeros(B, H, T, other))
 
 
 def test_rms_norm_is_torchs_without_gain() -> None:
@@ -203,6 +227,13 @@ def test_it_lives_anywhere(dtype: torch.dtype) -> None:
         (lambda: CausalSelfAttention(10, 4), "multiple of the number of heads, 4, got"),
         (lambda: CausalSelfAttention(8, 0), "heads must be at least 1"),
         (lambda: CausalSelfAttention(8, 2, dropout=1.0), r"\[0, 1\), got 1.0"),
+        (
+            lambda: CausalSelfAttention(16, 2, rotation=Rotation(2, 5)),
+            "of the 8 numbers of a head, got one of 2",
+        ),
+        (lambda: layer()(torch.zeros(2, 32).double()), r"\(B, T, 32\), got \(2, 32\)"),
+        (lambda: layer()(torch.zeros(2, 3, 8).double()), r"\(B, 3, 32\), got"),
+        (lambda: layer()(torch.zeros(2, 3, 32, device="meta").double()), "be on cpu"),
         (lambda: Rotation(3, 5), "dim must be even, got 3"),
         (lambda: Rotation(4, 0), "places must be at least 1"),
         (lambda: Rotation(4, 5, base=0), "base must be a finite number above 0"),
@@ -218,6 +249,9 @@ def test_a_cache_is_of_one_batch() -> None:
     past.extended(heads(2), heads(2))
     with pytest.raises(ValueError, match="start anew for another batch"):
         past.extended(heads(2)[:1], heads(2)[:1])
+    with pytest.raises(ValueError, match="a value for each key"):
+        past.extended(heads(2), heads(3))
+    assert len(past) == 2  # nothing was taken in
 
 
 # --- Muon, which moves such matrices ---
@@ -268,6 +302,13 @@ def test_wrong_rates_are_refused(settings: dict[str, float], message: str) -> No
 def test_muon_moves_matrices_alone() -> None:
     with pytest.raises(ValueError, match=r"matrices \(A, B\), got shape \(3,\)"):
         Muon([nn.Parameter(torch.zeros(3))])
+    moved = Muon([nn.Parameter(torch.zeros(2, 2))])
+    with pytest.raises(ValueError, match=r"matrices \(A, B\), got shape \(3,\)"):
+        moved.add_param_group({"params": nn.Parameter(torch.zeros(3))})
+    assert len(moved.param_groups) == 1
+    more = (nn.Parameter(torch.zeros(2, n)) for n in (1, 2))
+    moved.add_param_group({"params": more})
+    assert len(moved.param_groups[1]["params"]) == 2
     still = nn.Parameter(torch.ones(2, 2))
     Muon([still]).step()  # without a gradient
     assert torch.equal(still, torch.ones(2, 2))

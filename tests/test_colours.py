@@ -110,6 +110,13 @@ def test_grey_and_colour_come_back(dtype: torch.dtype) -> None:
     assert nearest_colour(x).tolist() == list(range(10))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_has_a_nearest_colour(dtype: torch.dtype) -> None:
+    x = tint(torch.rand(10, 1, 28, 28), COLOURS).to(dtype)
+    assert nearest_colour(x).tolist() == list(range(10))
+    assert nearest_colour(x.to("meta")).is_meta
+
+
 def test_the_nearest_colour_is_the_nearest() -> None:
     colour = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
     colour = colour / colour.amax(1, keepdim=True)
@@ -133,6 +140,14 @@ def test_bad_colours_are_refused() -> None:
         tint(grey, COLOURS[:3])
     with pytest.raises(ValueError, match=r"grey images must have shape \(B, 1, 4, 4\)"):
         tint(torch.rand(2, 3, 4, 4), COLOURS[:2])
+    for size in ((2, 1), (2, 1, 4), (2, 1, 3, 4, 4)):  # would be broadcast
+        with pytest.raises(ValueError, match=r"grey images must have shape \(B, 1, H"):
+            tint(torch.rand(size), COLOURS[:2])
+    with pytest.raises(TypeError, match=r"grey images must be a torch.Tensor"):
+        tint([1], COLOURS[:2])  # type: ignore[arg-type]
+    for colours in (torch.rand(5, 4), torch.rand(3), COLOURS[:0]):
+        with pytest.raises(ValueError, match="colours must h"):
+            nearest_colour(torch.rand(2, 3, 4, 4), colours)
     with pytest.raises(TypeError, match=r"dtype torch.float32"):
         tint(grey, COLOURS[:2].double())
     for wrong in (grey, grey[0], torch.rand(2, 3)):
@@ -197,6 +212,9 @@ def test_a_domain_gives_every_digit_its_colour(rule: list[int]) -> None:
         ([*range(9), 10], ValueError, "one of 10 colours"),
         ([*range(9), -1], ValueError, "at least 0"),
         ([*range(9), 1.5], TypeError, "whole number"),
+        ({d: d for d in range(10)}, TypeError, "a row of colours"),
+        (set(range(10)), TypeError, "a row of colours"),
+        (10, TypeError, "a row of colours, one a class, got 10"),
         (range(9), ValueError, "each of 10 classes, got 9"),
     ],
 )

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import gelu
 
 from course_utils.artifacts import trained
@@ -135,7 +136,7 @@ def test_continuations_sum_to_one(name: str) -> None:
     every = torch.tensor(list(product(range(V), repeat=3)))
     first = torch.full((len(every),), -log(V), dtype=torch.float64)
     rest = -2 * next_token_loss(model, (every[:, :-1], every[:, 1:]))
-    assert float((first + rest).exp().sum()) == pytest.approx(1.0, abs=1e-12)
+    assert float((first + rest).detach().exp().sum()) == pytest.approx(1.0, abs=1e-12)
     some = every[::97]
     each = torch.stack([log_probs(model, row).sum() for row in some])
     assert torch.allclose(each, (first + rest)[::97])
@@ -166,6 +167,7 @@ def test_places_matter_and_the_head_is_tied() -> None:
         assert (model(a)[0, -1] - model(b)[0, -1]).abs().max() > 1e-3
 
 
+@torch.no_grad()
 def test_it_begins_as_a_guess() -> None:
     torch.manual_seed(0)
     for recipe in (PLAIN, MODERN):
@@ -190,6 +192,20 @@ def test_a_look_inside(name: str) -> None:
     if model.places is not None:
         h = h + model.places.weight
     assert torch.allclose(look.logits[0], model.head(h), atol=1e-5)
+
+
+def test_sizes_are_whole_numbers_of_any_kind() -> None:
+    for recipe in (PLAIN, MODERN):
+        V_, T_, D_, L_, H_ = (wrong(size) for size in torch.tensor([V, T, D, L, H]))
+        model = GPT(V_, T_, D_, L_, H_, recipe)
+        assert model(text(3)[None]).shape == (1, 3, V)
+        assert isinstance(model.vocabulary, int)
+
+
+def test_it_can_be_traced_without_values() -> None:
+    with FakeTensorMode():
+        x = torch.zeros(2, T, dtype=torch.int64)
+        assert next_token_loss(GPT(V, T, D, L, H), (x, x)).shape == (2,)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -236,9 +252,20 @@ def test_windows_move_by_half_a_block() -> None:
 def test_a_context_is_seen_and_not_scored(length: int) -> None:
     model, tokens, context = small().double(), text(2 * T), text(length, 5)
     found = log_probs(model, tokens, context=context)
-    every = torch.cat([context[-T:], tokens])
+    every = torch.cat([context[window_start(length, T) :], tokens])
     assert (found - one_by_one(model, every)[-2 * T :]).abs().max() < 1e-12
     assert float(found.sum()) < 0
+
+
+@pytest.mark.parametrize("block", [1, 2, 5, T])
+@pytest.mark.parametrize("length", [1, T, T + 1, 2 * T + 3])
+def test_after_a_context_windows_lie_as_in_the_whole(block: int, length: int) -> None:
+    """And so as they lay when the tokens were generated after it."""
+    model, every = small(MODERN, block=block).double(), text(length + T)
+    found = log_probs(model, every[length:], context=every[:length])
+    assert torch.allclose(found, log_probs(model, every)[length:], atol=1e-12)
+    learnt = adaptive_log_probs(model, every[length:], context=every[:length], lr=1e-12)
+    assert torch.allclose(found, learnt, atol=1e-6)
 
 
 def test_a_uniform_model_scores_its_alphabet() -> None:
@@ -281,6 +308,19 @@ def test_a_law_of_sampling() -> None:
     assert int(two.isfinite().sum()) == 2
     assert float(two.exp().sum()) == pytest.approx(1.0)
     assert torch.allclose(sampling_law(logits, top_k=9), logits.log_softmax(-1))
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+)
+def test_a_temperature_near_zero_leaves_the_likeliest(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[1.0, 3.0, 80.0, 79.0]], dtype=dtype)
+    for temperature in (0, 1e-300, 1e-40, 1e-6, 1e-3):
+        law = sampling_law(logits, temperature).exp()
+        assert law.tolist() == [[0, 0, 1, 0]]
+    assert sampling_law(logits, 1e300).exp().tolist()[0] == pytest.approx(
+        [0.25] * 4, rel=1e-3
+    )
 
 
 # --- generation ---
@@ -359,6 +399,7 @@ def test_pieces_of_a_word_are_summed() -> None:
     words = [Word("a", 0, 1), Word("little", 1, 3), Word("squirrel", 3, 6)]
     expected = torch.tensor([[0.1, 0.5, 0.4], [1.0, 0.0, 0.0]])
     assert torch.allclose(of_words(row, words), expected)
+    assert of_words(row, []).shape == (2, 0)
 
 
 # --- inversion ---
@@ -478,8 +519,23 @@ def wrong(value: Any) -> Any:
         (
             lambda m: next_token_loss(m, (ONE[None], text(2)[None])),
             ValueError,
-            r"labels must have shape \(1,\), got \(2,\)",
+            r"y must have shape \(1, 1\), got \(1, 2\)",
         ),
+        (  # as many tokens, but of other rows
+            lambda m: next_token_loss(m, (text(6).view(2, 3), text(6).view(3, 2))),
+            ValueError,
+            r"y must have shape \(2, 3\), got \(3, 2\)",
+        ),
+        (
+            lambda m: next_token_loss(m, (ONE[None], wrong([[1]]))),
+            TypeError,
+            "int64 tensor, got list",
+        ),
+        (lambda m: m(ONE[None].to("meta")), ValueError, "on cpu like the model, got m"),
+        (lambda m: m.from_embeddings(wrong([1])), TypeError, "embeddings must be a"),
+        (lambda m: m(ONE[None], m.new_past()[:1]), ValueError, "each of 3 blocks"),
+        (lambda m: m(ONE[None], m.new_past()[:1] * L), ValueError, "got 1 with"),
+        (lambda _: sampling_law(wrong([1.0])), TypeError, "logits must be a floating"),
         (lambda m: generate(m, text(0), 3), ValueError, "at least one token, got none"),
         (lambda m: generate(m, ONE, -1), ValueError, "count must be at least 0"),
         (
@@ -513,10 +569,22 @@ def wrong(value: Any) -> Any:
             ValueError,
             "from 0 to 2, or −1",
         ),
+        (
+            lambda m: attention_before(m, text(3), 1, wrong(0.5)),
+            TypeError,
+            "block must be a whole number, got 0.5",
+        ),
         (lambda m: attention_before(m, text(9), 1), ValueError, "sees 1 to 8 tokens"),
         (lambda m: invert(m, text(9)), ValueError, "sees 1 to 8 tokens, got 9"),
         (lambda m: invert(m, ONE, lr=-1), ValueError, "lr must be a finite number"),
         (lambda _: GPT(V, width=10, heads=4), ValueError, "multiple of the number"),
+        (
+            lambda _: GPT(V, 8, 6, 1, 2, MODERN),
+            ValueError,
+            "which turn pairs, 4, got 6",
+        ),
+        (lambda _: GPT(V, recipe=wrong("modern")), TypeError, "a Recipe, got 'modern'"),
+        (lambda m: train_gpt(m, wrong("Alice")), TypeError, "data must be Tokens"),
         (lambda _: GPT(1), ValueError, "vocabulary must be at least 2, got 1"),
         (lambda _: Recipe(norm="batch"), ValueError, "norm must be one of 'layer'"),
         (lambda _: Recipe(places="sine"), ValueError, "places must be one of"),

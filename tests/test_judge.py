@@ -93,3 +93,34 @@ def test_the_distance_is_mahalanobis() -> None:
         Judge(Classifier(2), ImageSplits(images, images, images, "noise"), 1)
     with pytest.raises(ValueError, match="images must have shape"):
         judge.digit(torch.rand(2, 3, 28, 28))
+
+
+def noise(classes: int = 10) -> ImageSplits:
+    images = Images(torch.rand(60, 1, 28, 28), torch.arange(60) % classes)
+    return ImageSplits(images, images, images, "noise")
+
+
+def test_a_judge_lives_in_any_dtype() -> None:
+    data = noise()
+    x = data.test.image
+    judge = Judge(Classifier(2), data)
+    found, distance = judge.digit(x), judge.distance(x)
+    assert torch.equal(judge.float().digit(x), found)
+    assert torch.allclose(judge.distance(x), distance, rtol=1e-3)
+    assert judge.double().digit(x.double()).shape == (60,)
+    for dtype in (torch.float64, torch.bfloat16):
+        other = Judge(Classifier(2).to(dtype), data)
+        assert other.digit(x.to(dtype)).dtype == torch.int64
+        assert other.to("meta").digit(x.to("meta", dtype)).is_meta
+    assert judge.to(torch.bfloat16).digit(x.bfloat16()).shape == (60,)
+
+
+def test_other_judges_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"training images, got none of \[8, 9\]"):
+        Judge(Classifier(2), noise(8))
+    with pytest.raises(TypeError, match="data must be a ImageSplits, got str"):
+        Judge(Classifier(2), "digits")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="classifier must be a Classifier, got str"):
+        Judge("digits", noise())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="images must have shape"):
+        contrast(torch.rand(3))

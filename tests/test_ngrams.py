@@ -174,6 +174,12 @@ def test_learning_while_reading_is_counting(make: Callable[[], Model]) -> None:
     assert counts[0] == counts[1]
 
 
+def test_orders_are_whole_numbers_of_any_kind() -> None:
+    model = KneserNey(wrong(torch.tensor(V)), wrong(torch.tensor(3))).fit(text(40))
+    expected = KneserNey(V, 3).fit(text(40)).distribution(text(2))
+    assert torch.equal(model.distribution(text(2)), expected)
+
+
 def test_an_empty_model_knows_nothing() -> None:
     tokens = text(30)
     scored = KneserNey(V, 3).log_probs(tokens)
@@ -297,6 +303,9 @@ def test_characters_are_counted_not_bytes() -> None:
 
 # --- bad input ---
 
+UNKNOWN = torch.tensor([[-1.0, torch.nan]])
+NEVER = torch.tensor([[-1.0, -torch.inf], [-torch.inf, -torch.inf]])
+
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
@@ -320,6 +329,11 @@ def test_characters_are_counted_not_bytes() -> None:
         (lambda: best_weights(torch.zeros(3)), ValueError, r"shape \(K, N\)"),
         (lambda: best_weights(torch.zeros(2, 3).long()), TypeError, "floating tensor"),
         (lambda: best_weights(torch.zeros(2, 0)), ValueError, "K, N ≥ 1"),
+        (lambda: best_weights(UNKNOWN), ValueError, "numbers or −∞, got nan"),
+        (lambda: weights_while_reading(UNKNOWN), ValueError, "numbers or −∞, got nan"),
+        (lambda: mixed(UNKNOWN, torch.ones(1)), ValueError, "numbers or −∞, got nan"),
+        (lambda: best_weights(NEVER), ValueError, "1 that are not, the first at pl"),
+        (lambda: weights_while_reading(NEVER), ValueError, "first at place 1"),
         (
             lambda: mixed(torch.zeros(2, 3), torch.ones(2)),
             ValueError,

@@ -1,13 +1,14 @@
 """Studies: what was measured is kept, and only what is missing runs again."""
 
 import json
+import multiprocessing
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
-from course_utils.studies.__main__ import NAMES
+from course_utils.studies.__main__ import NAMES, main
 from course_utils.studies.store import SECONDS, Study, StudyError, spread
 
 CALLS: list[tuple[int, float]] = []
@@ -66,6 +67,41 @@ def test_what_was_measured_outlives_an_interruption(tmp_path: Path) -> None:
     assert CALLS == [(0, 9.0)]
 
 
+def quick(seed: int, row: int) -> dict[str, float]:
+    return {"row": row, "seed": seed}
+
+
+def run_some(folder: Path, first: int) -> None:
+    rows = {str(k): {"row": k} for k in range(12)}
+    study = Study("many", quick, rows, folder)
+    study.run(range(4), [str(k) for k in range(first, 12, 2)])
+
+
+def test_two_processes_lose_nothing(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    both = [spawn.Process(target=run_some, args=(tmp_path, k)) for k in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert [p.name for p in tmp_path.iterdir()] == ["many.json"]
+    kept = json.loads((tmp_path / "many.json").read_text())
+    assert {row: list(one["seeds"]) for row, one in kept.items()} == {
+        str(k): ["0", "1", "2", "3"] for k in range(12)
+    }
+
+
+def test_seeds_of_other_quantities_are_told(tmp_path: Path) -> None:
+    def changed(seed: int, size: float) -> dict[str, float]:
+        return {"size": size} if seed else measure(seed, size)
+
+    one = Study("sizes", changed, {"small": {"size": 1.0}}, tmp_path)
+    one.run(range(2))
+    with pytest.raises(StudyError, match=r"'small' must have size, .* on seed 1"):
+        one.stored()
+
+
 def test_bad_rows_seeds_and_values_are_refused(tmp_path: Path) -> None:
     one = study(tmp_path, small=float("nan"))
     with pytest.raises(ValueError, match="small: size must be finite, got nan"):
@@ -76,17 +112,46 @@ def test_bad_rows_seeds_and_values_are_refused(tmp_path: Path) -> None:
         one.once("small", -1)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--rows", "big"], "--rows must be of 'continuous 2'"),
+        (["--seeds", "0"], "must be at least 1"),
+        (["--threads", "-1"], "must be at least 1"),
+    ],
+)
+def test_the_command_says_what_it_wants(
+    given: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["studies", "vaes", *given])
+    with pytest.raises(SystemExit):
+        main()
+    assert message in capsys.readouterr().err
+
+
 def test_the_spread() -> None:
     assert spread([1.0, 2.0, 3.0]) == (2.0, 1.0)
     with pytest.raises(ValueError, match="two values or more, got 1"):
         spread([1.0])
 
 
-def test_every_study_of_the_book_is_stored() -> None:
-    """Each has run with the settings that stand in its module."""
-    assert NAMES
-    for name in NAMES:
-        one: Study = import_module(f"course_utils.studies.{name}").STUDY
-        assert one.name == name
-        for row, measured in one.stored().items():
-            assert all(measured.values()), row
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+SHOWN = [
+    name
+    for name in NAMES
+    for path in sorted(NOTEBOOKS.rglob("*.ipynb"))
+    if f"course_utils.studies.{name} " in path.read_text(encoding="utf-8")
+    or f"course_utils.studies import {name}" in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_of_the_book(name: str) -> None:
+    """Each that a chapter shows has run with the settings that stand in its module."""
+    one: Study = import_module(f"course_utils.studies.{name}").STUDY
+    assert one.name == name
+    for measured in one.stored().values() if name in SHOWN else []:
+        assert all(measured.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import threading
 import unicodedata
 import warnings
@@ -301,6 +302,11 @@ def test_a_text_of_ones_own(tmp_path: Path) -> None:
     path.write_bytes(b"abc\xff")
     with pytest.raises(ValueError, match="must be text in UTF-8, got 0xff at byte 3"):
         load_text(path)
+    path.write_bytes(b"\xef\xbb\xbfabc\xff")
+    with pytest.raises(ValueError, match="got 0xff at byte 6"):
+        load_text(path)
+    path.write_bytes("a\r\nb\rc\n\n\ufeffd".encode())
+    assert load_text(path).characters == "a\nb\nc\n\n\ufeffd"
     with pytest.raises(OSError, match="missing"):
         load_text(tmp_path / "missing.txt")
 
@@ -373,6 +379,20 @@ def test_it_is_what_the_library_says(tokens: Tokens) -> None:
     copy = BytePairs(pairs.saved)
     assert copy.fingerprint == pairs.fingerprint
     assert torch.equal(copy.encode("Alice"), pairs.encode("Alice"))
+    numbers: Any = pairs.encode("Alice").numpy()
+    assert pairs.decode(numbers) == pairs.decode(numbers.astype("int32")) == "Alice"
+
+
+def test_tokenizers_of_other_kinds_are_refused(tokens: Tokens) -> None:
+    whole = json.loads(tokens.pairs.saved)
+    model, few = whole["model"], {"a": 0, "b": 1}
+    for other in (
+        whole | {"pre_tokenizer": None},
+        whole | {"model": model | {"vocab": model["vocab"] | {"▁the": 1024}}},
+        whole | {"model": model | {"vocab": few, "merges": []}},  # no byte but these
+    ):
+        with pytest.raises(ValueError, match=r"what BytePairs\.saved gives"):
+            BytePairs(json.dumps(other))
 
 
 def test_only_the_training_part_is_counted() -> None:
@@ -440,6 +460,9 @@ def test_words_have_their_tokens(tokens: Tokens) -> None:
             "int64 tensor, got torch.float",
         ),
         (lambda p: p.decode(torch.zeros(2, 2).long()), ValueError, r"shape \(N,\)"),
+        (lambda p: p.decode([65.7]), TypeError, "int64 tensor, got torch.float"),
+        (lambda p: p.decode([True]), TypeError, "int64 tensor, got torch.bool"),
+        (lambda p: p.words([1.5]), TypeError, "int64 tensor, got torch.float"),
         (lambda p: p.encode_with_dropout("x", 1.0), ValueError, r"\[0, 1\), got 1.0"),
         (lambda p: p.encode_with_dropout("x", 0.1, 3), TypeError, "torch.Generator"),
         (lambda _: BytePairs("{}"), ValueError, "what BytePairs.saved gives"),
@@ -518,3 +541,5 @@ def test_consecutive_blocks_cover_the_text(tokens: Tokens) -> None:
     assert torch.equal(y.flatten(), tokens.held_out[1 : x.numel() + 1])
     with pytest.raises(ValueError, match="needs 65 tokens, got 64"):
         tokens.consecutive(tokens.held_out[:64])
+    with pytest.raises(ValueError, match=r"shape \(N,\), got \(65, 2\)"):
+        tokens.consecutive(torch.zeros(65, 2, dtype=torch.int64))

@@ -17,7 +17,7 @@ protanopia, deuteranopia and tritanopia (simulated as by Machado et al. 2009).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -62,7 +62,7 @@ def tint(grey: Tensor, colour: Tensor) -> Tensor:
     Raises:
         TypeError, ValueError: another shape or dtype; NaN or infinite values.
     """
-    check_samples(grey, shape=(1, *grey.shape[2:]), name="grey images")
+    _of_channels(grey, 1, "grey images")
     check_samples(colour, shape=(3,), like=grey, name="colours")
     if len(colour) != len(grey):
         raise ValueError(
@@ -90,16 +90,26 @@ def nearest_colour(x: Tensor, colours: Tensor = COLOURS) -> Tensor:
 
     The distance is Euclidean in red, green and blue. An image whose mean grey level is
     below ``DARK`` has :data:`NO_COLOUR`.
+
+    Raises:
+        TypeError, ValueError: no coloured images, no colours.
     """
+    check_samples(colours, shape=(3,), name="colours")
     dark = grey_of(x).flatten(1).mean(1) < DARK
-    found = torch.cdist(colour_of(x).nan_to_num(), colours.to(x)).argmin(dim=1)
+    own = colour_of(x).nan_to_num().double()
+    found = torch.cdist(own, colours.to(own)).argmin(dim=1)
     return found.masked_fill(dark, NO_COLOUR)
 
 
 def _coloured(x: Tensor) -> Tensor:
     """Return ``x`` if it is a batch of coloured images (B, 3, H, W)."""
+    return _of_channels(x, 3, "coloured images")
+
+
+def _of_channels(x: Tensor, channels: int, name: str) -> Tensor:
+    """Return ``x`` if it is a batch of images (B, channels, H, W) of any size."""
     shape = tuple(x.shape[2:]) if isinstance(x, Tensor) and x.ndim == 4 else ("H", "W")
-    return check_samples(x, shape=(3, *shape), name="coloured images")
+    return check_samples(x, shape=(channels, *shape), name=name)
 
 
 # --- data sets ------------------------------------------------------------------------
@@ -169,6 +179,8 @@ def check_rule(rule: Sequence[int]) -> tuple[int, ...]:
         TypeError: not a row of whole numbers.
         ValueError: a place that is none of the ten, or one that comes twice.
     """
+    if isinstance(rule, Mapping | Set) or not hasattr(rule, "__iter__"):
+        raise TypeError(f"rule must be a row of colours, one a class, got {rule!r}")
     places = tuple(check_count("a colour in rule", place, least=0) for place in rule)
     if len(set(places)) < len(places) or max(places, default=-1) >= len(COLOURS):
         raise ValueError(

@@ -40,6 +40,7 @@ from course_utils.checks import (
     check_count,
     check_generator,
     check_number,
+    has_values,
 )
 
 # or a process that is forked after a training warns of its threads
@@ -141,12 +142,14 @@ def load_text(path: str | Path, share: float = HELD_OUT) -> Text:
     """
     path = Path(path)
     try:
-        characters = path.read_text(encoding="utf-8-sig")  # with universal line ends
+        characters = path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} must be text in UTF-8, got {error.object[error.start]:#x} at byte"
             f" {error.start}"
         ) from None
+    characters = characters.removeprefix("\ufeff")  # says that it is UTF-8
+    characters = characters.replace("\r\n", "\n").replace("\r", "\n")
     return split_text(characters, path.stem, share)
 
 
@@ -211,16 +214,20 @@ class BytePairs:
         try:
             self._tokenizer = Tokenizer.from_str(saved)
             merges: list[list[str]] = json.loads(saved)["model"]["merges"]
+            self._id = self._tokenizer.get_vocab()
+            names = sorted(self._id, key=self._id.__getitem__)
+            self.pieces = [bytes(_BYTE[letter] for letter in name) for name in names]
+            pairs = [(self._id[a], self._id[b]) for a, b in merges]
+            self._merged = [self._id[a + b] for a, b in merges]
+            if left_out := sorted(_BYTE.keys() - self._id.keys()):
+                raise ValueError(f"no token for {len(left_out)} of the bytes")
+            if not isinstance(self._tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
+                raise ValueError("words are not cut as bytes")
         except Exception as error:
             raise ValueError(
                 f"saved must be what BytePairs.saved gives ({error})"
             ) from None
-        self._id = self._tokenizer.get_vocab()
-        names = sorted(self._id, key=self._id.__getitem__)
-        self.pieces = [bytes(_BYTE[letter] for letter in name) for name in names]
-        pairs = [(self._id[a], self._id[b]) for a, b in merges]
         self._rank = {pair: rank for rank, pair in enumerate(pairs)}
-        self._merged = [self._id[a + b] for a, b in merges]
         self._words: dict[str, _Pieces] = {}
         self._cut: tuple[str, list[_Pieces]] = "", []  # the last text with dropout
 
@@ -298,7 +305,9 @@ class BytePairs:
             TypeError, ValueError: as for :func:`check_tokens`.
         """
         if not isinstance(tokens, Tensor):
-            tokens = torch.tensor(list(tokens) or [], dtype=torch.int64)
+            row = torch.tensor(list(tokens))
+            whole = not row.numel() or row.dtype == torch.int32  # of numpy
+            tokens = row.long() if whole else row
         found = check_tokens(tokens, vocabulary=self.size, axes=1).tolist()
         return b"".join(self.pieces[token] for token in found)
 
@@ -428,7 +437,7 @@ def check_tokens(tokens: Tensor, *, vocabulary: int, axes: int) -> Tensor:
         raise ValueError(
             f"tokens must have shape {expected}, got {tuple(tokens.shape)}"
         )
-    if tokens.numel() and not tokens.is_meta:
+    if tokens.numel() and has_values(tokens):
         low, high = (int(end) for end in tokens.aminmax())
         if low < 0 or high >= vocabulary:
             raise ValueError(
@@ -487,7 +496,10 @@ class Tokens:
         return f"{told} block {self.block} dropout {self.dropout}"
 
     def steps(self, size: int) -> int:
-        """How many batches make a pass over the training part (about, with dropout)."""
+        """How many batches make a pass over the training part, about.
+
+        Where a pass begins late it has a block less; with dropout it has more.
+        """
         blocks = (len(self.train) - 1) // self.block
         return ceil(blocks / check_count("size", size))
 
@@ -536,8 +548,9 @@ class Tokens:
         """x and y of all whole blocks of some tokens (N,), in order: (M, T) each.
 
         Raises:
-            ValueError: not even one block.
+            TypeError, ValueError: no tokens, or not even one block.
         """
+        check_tokens(tokens, vocabulary=self.size, axes=1)
         if len(tokens) <= self.block:
             raise ValueError(
                 f"a block needs {self.block + 1} tokens, got {len(tokens)}"

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.checks import check_images, check_number
-from course_utils.data.images import Images, ImageSplits
+from course_utils.data.images import ImageSplits
 from course_utils.models.classifier import Classifier
 from course_utils.networks.basic import frozen
 
@@ -42,7 +42,8 @@ class Judge(nn.Module):
         quantile: the share of the validation images that is not refused.
 
     Raises:
-        ValueError: a quantile outside (0, 1).
+        TypeError: another kind of classifier or data.
+        ValueError: a quantile outside (0, 1), a class without training images.
     """
 
     mean: Tensor
@@ -55,26 +56,41 @@ class Judge(nn.Module):
         super().__init__()
         if not 0 < check_number("quantile", quantile) < 1:
             raise ValueError(f"quantile must lie in (0, 1), got {quantile!r}")
+        for name, value, kind in (
+            ("classifier", classifier, Classifier),
+            ("data", data, ImageSplits),
+        ):
+            if not isinstance(value, kind):
+                got = type(value).__name__
+                raise TypeError(f"{name} must be a {kind.__name__}, got {got}")
+        count = data.train.label.bincount(minlength=data.classes)
+        if not count.all():
+            raise ValueError(
+                "every class must have training images, got none of"
+                f" {(count == 0).nonzero()[:, 0].tolist()}"
+            )
         self.classifier = classifier.eval().requires_grad_(False)
-        here = classifier.head.weight.device
-        train = _on(data.train, here)
-        seen = self._features(train.image)  # (N, F)
-        classes = range(train.classes)
-        mean = torch.stack([seen[train.label == c].mean(0) for c in classes])  # (C, F)
-        off = seen - mean[train.label]
+        here = classifier.head.weight
+        label = data.train.label.to(here.device)
+        seen = self._features(data.train.image.to(here))  # (N, F)
+        classes = range(data.classes)
+        mean = torch.stack([seen[label == c].mean(0) for c in classes])  # (C, F)
+        off = seen - mean[label]
         covariance = off.T @ off / len(off)
-        covariance += RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance))
+        covariance.diagonal().add_(RIDGE * covariance.diagonal().mean())
         self.register_buffer("mean", mean)
         self.register_buffer("precision", torch.linalg.inv(covariance))
-        self.register_buffer("limit", torch.tensor(torch.inf))
-        held_out = self.distance(data.validation.image.to(here))
+        self.register_buffer("limit", mean.new_tensor(torch.inf, dtype=torch.float32))
+        held_out = self.distance(data.validation.image.to(here)).float()
         self.limit.fill_(held_out.quantile(quantile))
 
     @torch.no_grad()
     def distance(self, x: Tensor) -> Tensor:
         """d²(x) of images x (B, C, H, W), (B,): to the nearest class of digits."""
-        off = self._features(x)[:, None] - self.mean  # (B, C, F)
-        return ((off @ self.precision) * off).sum(2).amin(1).to(x.dtype)
+        # what .float() or .half() did to the judge does not change how it computes
+        mean, precision = self.mean.double(), self.precision.double()
+        off = self._features(x)[:, None] - mean  # (B, C, F)
+        return ((off @ precision) * off).sum(2).amin(1).to(x.dtype)
 
     @torch.no_grad()
     def digit(self, x: Tensor) -> Tensor:
@@ -94,11 +110,11 @@ class Judge(nn.Module):
 
 
 def contrast(x: Tensor) -> Tensor:
-    """Σg²/(Σg·max g) of grey images (B, 1, H, W), (B,); NaN where all is black."""
-    g = x.flatten(1)
+    """Σg²/(Σg·max g) of grey images (B, 1, H, W), (B,); NaN where all is black.
+
+    Raises:
+        TypeError, ValueError: no batch of images; NaN or infinite values.
+    """
+    pixels = x.shape[1:] if isinstance(x, Tensor) and x.ndim == 4 else ("C", "H", "W")
+    g = check_images(x, shape=(*pixels,)).flatten(1)
     return g.square().sum(1) / (g.sum(1) * g.amax(1))
-
-
-def _on(images: Images, device: torch.device) -> Images:
-    """The images on a device."""
-    return Images(images.image.to(device), images.label.to(device), images.classes)

@@ -75,8 +75,9 @@ class KneserNey:
     def __init__(self, vocabulary: int, order: int) -> None:
         self.vocabulary = check_count("vocabulary", vocabulary)
         self.order = check_count("order", order)
-        self.discounts = [USUAL] * order  # of contexts of 0, 1, … tokens
-        self._after: list[dict[tuple[int, ...], _After]] = [{} for _ in range(order)]
+        levels = range(self.order)  # contexts of 0, 1, … tokens
+        self.discounts = [USUAL for _ in levels]
+        self._after: list[dict[tuple[int, ...], _After]] = [{} for _ in levels]
 
     def fit(self, tokens: Tensor) -> KneserNey:
         """Count a text (N,), after all that was counted before; then set the discounts.
@@ -277,7 +278,8 @@ def mixed(log_probs: Tensor, weights: Tensor) -> Tensor:
             before it.
 
     Raises:
-        ValueError: other shapes, weights below 0 or of another sum.
+        TypeError: no log-probabilities.
+        ValueError: other shapes, weights below 0 or of another sum; NaN.
     """
     each = _check_models(log_probs)
     law = torch.as_tensor(weights, dtype=torch.float64)
@@ -302,9 +304,9 @@ def best_weights(log_probs: Tensor, rounds: int = 200) -> Tensor:
         rounds: how often λ_i ← the mean of model i's share λ_i·p_i/Σ_j λ_j·p_j.
 
     Raises:
-        TypeError, ValueError: another shape, no token.
+        TypeError, ValueError: another shape, no token, one that no model expects; NaN.
     """
-    each = _check_models(log_probs)
+    each = _check_possible(_check_models(log_probs))
     weights = torch.full((len(each),), 1 / len(each), dtype=torch.float64)
     for _ in range(check_count("rounds", rounds)):
         weights = (each + weights.log()[:, None]).softmax(0).mean(1)
@@ -321,9 +323,10 @@ def weights_while_reading(log_probs: Tensor, prior: float = 10.0) -> Tensor:
         prior: how many tokens the uniform start is worth.
 
     Raises:
-        TypeError, ValueError: another shape, no token, a prior not above 0.
+        TypeError, ValueError: another shape, no token, one that no model expects; NaN;
+            a prior not above 0.
     """
-    each = _check_models(log_probs)
+    each = _check_possible(_check_models(log_probs))
     share = check_positive("prior", prior) / len(each)
     credit = torch.full((len(each),), share, dtype=torch.float64)
     found = []
@@ -334,7 +337,7 @@ def weights_while_reading(log_probs: Tensor, prior: float = 10.0) -> Tensor:
 
 
 def _check_models(log_probs: Tensor) -> Tensor:
-    """Return log p of K models in float64, if it has a shape (K, N) with K, N ≥ 1."""
+    """Return log p of K models in float64, if it is one: (K, N) with K, N ≥ 1."""
     if not isinstance(log_probs, Tensor) or not log_probs.is_floating_point():
         got = getattr(log_probs, "dtype", type(log_probs).__name__)
         raise TypeError(f"log_probs must be a floating tensor (K, N), got {got}")
@@ -342,7 +345,22 @@ def _check_models(log_probs: Tensor) -> Tensor:
         raise ValueError(
             f"log_probs must have shape (K, N), K, N ≥ 1, got {tuple(log_probs.shape)}"
         )
+    if not (log_probs < torch.inf).all():
+        worst = float(log_probs.max())
+        raise ValueError(f"log_probs must be numbers or −∞, got {worst}")
     return log_probs.double()
+
+
+def _check_possible(log_probs: Tensor) -> Tensor:
+    """Return log p (K, N), if each token has a p above 0 in one model at least."""
+    lost = (log_probs == -torch.inf).all(0)
+    if lost.any():
+        raise ValueError(
+            "each token must be possible in one of the models, got"
+            f" {int(lost.sum())} that are not, the first at place"
+            f" {int(lost.nonzero()[0])}"
+        )
+    return log_probs
 
 
 # --- compressors ----------------------------------------------------------------------

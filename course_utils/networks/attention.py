@@ -22,7 +22,12 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
-from course_utils.checks import check_count, check_number, check_positive
+from course_utils.checks import (
+    check_count,
+    check_number,
+    check_positive,
+    check_samples,
+)
 
 # --- one head or many, without weights of their own -----------------------------------
 
@@ -57,7 +62,11 @@ def attention_written_out(
 
     Returns:
         o (B, H, T, d) and A (B, H, T, S), before any dropout.
+
+    Raises:
+        ValueError: other shapes, more queries than keys.
     """
+    _check_heads(q, k, v)
     scores = q @ k.transpose(-2, -1) / sqrt(q.shape[-1])  # (B, H, T, S)
     past = causal_mask(q.shape[-2], k.shape[-2], q)
     weights = scores.masked_fill(~past, -inf).softmax(-1)
@@ -65,12 +74,29 @@ def attention_written_out(
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """The same o (B, H, T, d), by the fused kernel."""
+    """The same o (B, H, T, d), by the fused kernel.
+
+    Raises:
+        ValueError: as for :func:`attention_written_out`.
+    """
+    _check_heads(q, k, v)
     queries, keys = q.shape[-2], k.shape[-2]
     if queries == keys:
         return scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
     past = None if queries == 1 else causal_mask(queries, keys, q)
     return scaled_dot_product_attention(q, k, v, past, dropout)
+
+
+def _check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Refuse shapes that are not (B, H, T, d), (B, H, S, d), (B, H, S, d), T ≤ S."""
+    shapes = [tuple(part.shape) for part in (q, k, v)]
+    alike = {(*shape[:-2], shape[-1]) for shape in shapes}
+    right = q.ndim == 4 and len(alike) == 1 and k.shape == v.shape
+    if not right or q.shape[2] > k.shape[2]:
+        raise ValueError(
+            "queries must have shape (B, H, T, d), keys and values (B, H, S, d) with"
+            f" S ≥ T, got {', '.join(map(str, shapes))}"
+        )
 
 
 # --- parts of the layer ---------------------------------------------------------------
@@ -128,8 +154,12 @@ class Rotation(nn.Module):
         """``x`` (B, H, T, d) at the places start … start + T − 1.
 
         Raises:
-            ValueError: places beyond the last.
+            TypeError: a start that is no whole number.
+            ValueError: vectors of another length, places beyond the last or below 0.
         """
+        start, d = check_count("start", start, least=0), 2 * self.cos.shape[1]
+        if x.shape[-1] != d:
+            raise ValueError(f"x must have shape (B, H, T, {d}), got {tuple(x.shape)}")
         stop = start + x.shape[-2]
         if stop > len(self.cos):
             raise ValueError(f"there are {len(self.cos)} places, got {stop}")
@@ -159,8 +189,14 @@ class KeysValues:
         """Take in those of the next places (B, H, T, d); return all, (B, H, S + T, d).
 
         Raises:
-            ValueError: another number of rows, heads or numbers.
+            ValueError: another number of rows, heads or numbers; a value that is no
+                key's. Nothing is taken in then.
         """
+        if k.shape != v.shape:
+            raise ValueError(
+                f"there must be a value for each key, got {tuple(k.shape)} of keys and"
+                f" {tuple(v.shape)} of values"
+            )
         if self.keys is not None and self.values is not None:
             others = [-4, -3, -1]
             if [self.keys.shape[i] for i in others] != [k.shape[i] for i in others]:
@@ -190,7 +226,8 @@ class CausalSelfAttention(nn.Module):
         rotation: turns queries and keys by their places, if given.
 
     Raises:
-        ValueError: a width that the heads do not divide; a dropout outside [0, 1).
+        ValueError: a width that the heads do not divide; a dropout outside [0, 1); a
+            rotation of vectors of another length than a head's.
     """
 
     def __init__(
@@ -211,6 +248,11 @@ class CausalSelfAttention(nn.Module):
             )
         if not 0 <= check_number("dropout", dropout) < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {dropout!r}")
+        if rotation is not None and 2 * rotation.cos.shape[1] != width // heads:
+            raise ValueError(
+                f"the rotation must be of the {width // heads} numbers of a head, got"
+                f" one of {2 * rotation.cos.shape[1]}"
+            )
         self.dropout, self.rotation = dropout, rotation
         self.norm = RMSNorm(width // heads) if qk_norm else nn.Identity()
         self.into = nn.Linear(width, 3 * width, bias=bias)
@@ -222,6 +264,10 @@ class CausalSelfAttention(nn.Module):
         Args:
             x: the places after those in ``past``.
             past: keys and values of the places before, which takes in the new ones.
+
+        Raises:
+            TypeError, ValueError: another shape, dtype or device than the layer's;
+                rows that are not those of ``past``.
         """
         q, k, v = self.queries_keys_values(x, past)
         return self.out(_joined(attention(q, k, v, self._drop())))
@@ -238,7 +284,12 @@ class CausalSelfAttention(nn.Module):
         self, x: Tensor, past: KeysValues | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """q (B, H, T, d) of ``x``; k and v (B, H, S, d) of all places up to them."""
-        B, T, D = x.shape
+        D = self.into.in_features
+        shape = x.shape[1:2] if isinstance(x, Tensor) and x.ndim == 3 else ("T",)
+        check_samples(
+            x, shape=(*shape, D), like=self.into.weight, name="places", finite=False
+        )
+        B, T, _ = x.shape
         rows = self.into(x).view(B, T, 3, self.heads, D // self.heads)
         q, k, v = rows.permute(2, 0, 3, 1, 4)  # (B, H, T, d) each
         q, k = self.norm(q), self.norm(k)

@@ -25,8 +25,13 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=[], help="all if none is named")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    if min(given.seeds, given.threads) < 1:
+        parser.error("--seeds and --threads must be at least 1")
     study: Study = import_module(f"course_utils.studies.{given.name}").STUDY
+    if unknown := set(given.rows) - set(study.rows):
+        known = ", ".join(map(repr, study.rows))
+        parser.error(f"--rows must be of {known}, got {', '.join(sorted(unknown))}")
+    torch.set_num_threads(given.threads)
     study.run(range(given.seeds), given.rows)
 
 

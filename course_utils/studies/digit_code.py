@@ -29,6 +29,7 @@ from course_utils.models.vae.joint import JointVAE, coloured_vae, train_joint_va
 from course_utils.studies.store import SECONDS, Measured, Study
 
 TENTHS = 10  # groups that ink and slant are put into
+VAE = {"method": "vae", "epochs": 6, "lr": 0.01}  # settings of the joint VAEs
 
 
 # --- what is known of an image --------------------------------------------------------
@@ -136,11 +137,14 @@ def by_views(
     return model.code(data.test.image)
 
 
-def by_vae(data: ImageSplits, grey: bool = False, **settings: Any) -> Tensor:
-    """The code of the test images by a plain joint VAE of 10 latents and 10 codes.
+def by_vae(
+    data: ImageSplits, continuous: int = 10, grey: bool = False, **settings: Any
+) -> Tensor:
+    """The code of the test images by a plain joint VAE, which learns ten of them.
 
     Args:
         data: coloured images.
+        continuous: how many other latents there are.
         grey: whether the colours are taken away.
         settings: of the training.
     """
@@ -152,7 +156,7 @@ def by_vae(data: ImageSplits, grey: bool = False, **settings: Any) -> Tensor:
             f"grey-{data.fingerprint}",
             data.complete,
         )
-    vae = coloured_vae(10, (10,), shape=data.shape)
+    vae = coloured_vae(continuous, (10,), shape=data.shape)
     train_joint_vae(vae, data, **settings)
     return vae_code(vae, data.test.image)
 
@@ -166,8 +170,9 @@ STUDY = Study(
     "digit_code",
     measure,
     {
-        "joint VAE": {"method": "vae", "epochs": 8},
-        "joint VAE, grey images": {"method": "vae", "grey": True, "epochs": 8},
+        "joint VAE": VAE,
+        "joint VAE, 2 latents": {**VAE, "continuous": 2},
+        "joint VAE, 2 latents, grey": {**VAE, "continuous": 2, "grey": True},
         "mutual information alone": {"contrast": 0, "information": 12},
         "contrast and k-means": {"contrast": 12, "information": 0},
         "contrast, k-means, mutual information": {},

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from course_utils.cache import locked
 from course_utils.checks import check_count, check_option
 from course_utils.console import say
 from course_utils.training.run import own_randomness
@@ -93,7 +94,8 @@ class Study:
         """row → quantity → its value on each seed, in the order of the seeds.
 
         Raises:
-            StudyError: a row that was not measured, or with other settings.
+            StudyError: a row that was not measured, or with other settings; seeds of
+                which other quantities were measured.
         """
         kept = self._read()
         table = {}
@@ -105,6 +107,12 @@ class Study:
                 )
             seeds = sorted(kept[row]["seeds"].items(), key=lambda item: int(item[0]))
             names = seeds[0][1]
+            for seed, measured in seeds:
+                if measured.keys() != names.keys():
+                    raise StudyError(
+                        f"row {row!r} must have {', '.join(names)} on every seed, got"
+                        f" {', '.join(measured)} on seed {seed}"
+                    )
             table[row] = {
                 name: [measured[name] for _, measured in seeds] for name in names
             }
@@ -123,15 +131,20 @@ class Study:
         }
 
     def _add(self, row: str, seed: int, found: Measured) -> None:
-        """Store what one training gave; the file is whole at every moment."""
-        kept = self._read()
-        entry = kept.setdefault(row, {"settings": _plain(self.rows[row]), "seeds": {}})
-        entry["seeds"][str(seed)] = {k: float(f"{v:.6g}") for k, v in found.items()}
-        ordered = {name: kept[name] for name in self.rows if name in kept}
-        text = json.dumps(ordered, indent=1, ensure_ascii=False) + "\n"
-        part = self.path.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, self.path)
+        """Store what one training gave; the file is whole at every moment.
+
+        Other processes may store theirs: one after the other, so that none is lost.
+        """
+        with locked(self.path.with_suffix(".lock")):
+            kept = self._read()
+            new = {"settings": _plain(self.rows[row]), "seeds": {}}
+            entry = kept.setdefault(row, new)
+            entry["seeds"][str(seed)] = {k: float(f"{v:.6g}") for k, v in found.items()}
+            ordered = {name: kept[name] for name in self.rows if name in kept}
+            text = json.dumps(ordered, indent=1, ensure_ascii=False) + "\n"
+            part = self.path.with_suffix(f".{os.getpid()}.part")
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, self.path)
 
 
 def _plain(settings: Mapping[str, Any]) -> Any:

@@ -90,12 +90,21 @@ class Muon(Optimizer):
             "steps": check_count("steps", steps),
         }
         super().__init__(parameters, settings)
-        for group in self.param_groups:
-            for W in group["params"]:
-                if W.ndim != 2:
-                    raise ValueError(
-                        f"Muon moves matrices (A, B), got shape {tuple(W.shape)}"
-                    )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take in more matrices, as torch's optimizers do; none, if one is no matrix.
+
+        Raises:
+            ValueError: a parameter that is no matrix.
+        """
+        found = param_group["params"]
+        found = [found] if isinstance(found, Tensor) else list(found)
+        for W in found:
+            if isinstance(W, Tensor) and W.ndim != 2:
+                raise ValueError(
+                    f"Muon moves matrices (A, B), got shape {tuple(W.shape)}"
+                )
+        super().add_param_group({**param_group, "params": found})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

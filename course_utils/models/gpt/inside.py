@@ -49,11 +49,9 @@ def attention_before(model: GPT, tokens: Tensor, place: int, block: int = -1) ->
     place = check_count("place", place)
     if place > len(tokens):
         raise ValueError(f"place must be from 1 to {len(tokens)}, got {place}")
+    if check_count("block", block, least=-1) >= (depth := len(model.blocks)):
+        raise ValueError(f"block must be from 0 to {depth - 1}, or −1, got {block}")
     weights = model.look(tokens[None]).attention  # (L, 1, H, T, T)
-    if not -len(weights) <= block < len(weights):
-        raise ValueError(
-            f"block must be from 0 to {len(weights) - 1}, or −1, got {block}"
-        )
     return weights[block, 0, :, place - 1, :place]
 
 
@@ -64,7 +62,8 @@ def of_words(row: Tensor, words: Sequence[Word]) -> Tensor:
         row: weights of the tokens (…, N), as of :func:`attention_before`.
         words: W of them; tokens that the row does not reach count for nothing.
     """
-    return torch.stack([row[..., w.first : w.stop].sum(-1) for w in words], dim=-1)
+    sums = [row[..., w.first : w.stop].sum(-1, keepdim=True) for w in words]
+    return torch.cat([row[..., :0], *sums], dim=-1)
 
 
 # --- inversion ------------------------------------------------------------------------

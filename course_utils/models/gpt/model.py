@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, linear, relu
 
 from course_utils.checks import (
+    check_alike,
     check_count,
-    check_labels,
     check_option,
     check_positive,
     check_samples,
@@ -167,7 +167,7 @@ class GPT(nn.Module):
 
     Raises:
         TypeError: settings of another type.
-        ValueError: settings out of range.
+        ValueError: settings out of range; with rotary places, an odd width of a head.
     """
 
     def __init__(
@@ -180,15 +180,20 @@ class GPT(nn.Module):
         recipe: Recipe = PLAIN,
     ) -> None:
         super().__init__()
-        self.vocabulary = check_count("vocabulary", vocabulary, least=2)
-        self.block, self.width = (
-            check_count("block", block),
-            check_count("width", width),
-        )
+        if not isinstance(recipe, Recipe):
+            raise TypeError(f"recipe must be a Recipe, got {recipe!r}")
+        self.vocabulary = vocabulary = check_count("vocabulary", vocabulary, least=2)
+        self.block = block = check_count("block", block)
+        self.width = width = check_count("width", width)
         depth, heads = check_count("depth", depth), check_count("heads", heads)
         self.tokens = nn.Embedding(vocabulary, width)  # E
         self.places, rotation = None, None
         if recipe.places == "rotary":
+            if width % (2 * heads):
+                raise ValueError(
+                    "width must be a multiple of twice the number of heads, which turn"
+                    f" pairs, {2 * heads}, got {width}"
+                )
             rotation = Rotation(width // heads, block, recipe.base)
         else:
             self.places = nn.Embedding(block, width)  # P
@@ -222,19 +227,25 @@ class GPT(nn.Module):
 
         Raises:
             TypeError: tokens that are no int64.
-            ValueError: no token, one out of range, or more than the model sees.
+            ValueError: no token, one out of range, or more than the model sees; tokens
+                on another device; a past of another model.
         """
         return self.from_embeddings(self.embed(tokens), past)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """E[x], the embeddings of tokens (B, T): (B, T, D)."""
-        return self.tokens(check_tokens(tokens, vocabulary=self.vocabulary, axes=2))
+        check_tokens(tokens, vocabulary=self.vocabulary, axes=2)
+        if tokens.device != (here := self.tokens.weight.device):
+            raise ValueError(
+                f"tokens must be on {here} like the model, got {tokens.device}"
+            )
+        return self.tokens(tokens)
 
     def from_embeddings(
         self, e: Tensor, past: Sequence[KeysValues] | None = None
     ) -> Tensor:
         """The same logits, of embeddings (B, T, D) that need not be of any token."""
-        h = self._placed(e, 0 if past is None else len(past[0]))
+        h = self._placed(e, 0 if past is None else self._seen(past))
         for i, block in enumerate(self.blocks):
             h = block(h, None if past is None else past[i])
         return self.head(h)
@@ -246,6 +257,16 @@ class GPT(nn.Module):
     def new_past(self) -> list[KeysValues]:
         """Room for the keys and values of each block."""
         return [KeysValues() for _ in self.blocks]
+
+    def _seen(self, past: Sequence[KeysValues]) -> int:
+        """How many places the blocks have seen, all of them as many."""
+        seen = [len(one) for one in {id(one): one for one in past}.values()]
+        if len(seen) != len(self.blocks) or len(set(seen)) > 1:
+            raise ValueError(
+                f"past must be of new_past(), one for each of {len(self.blocks)} blocks"
+                f" and as long, got {len(seen)} with {seen} places"
+            )
+        return seen[0]
 
     @torch.no_grad()
     def look(self, tokens: Tensor) -> Look:
@@ -266,7 +287,7 @@ class GPT(nn.Module):
 
     def _placed(self, e: Tensor, start: int) -> Tensor:
         """h at the start: embeddings at the places start, start + 1, …"""
-        T = e.shape[1] if e.ndim == 3 else self.block
+        T = e.shape[1] if isinstance(e, Tensor) and e.ndim == 3 else self.block - start
         if not 0 < T <= self.block - start:
             raise ValueError(
                 f"the model sees 1 to {self.block} tokens, got {start + T}"
@@ -292,12 +313,14 @@ def next_token_loss(model: GPT, batch: Batch) -> Tensor:
     Raises:
         TypeError, ValueError: as for the model; a y of another shape or out of range.
     """
-    return -log_probs_of(model(batch[0]), batch[1]).mean(1)
+    x, y = batch
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        check_alike("y", y, x)
+    return -log_probs_of(model(x), y).mean(1)
 
 
 def log_probs_of(logits: Tensor, y: Tensor) -> Tensor:
     """log p(y) (B, T), of logits (B, T, V)."""
-    flat = check_labels(
-        y.flatten(), classes=logits.shape[-1], batch=logits[..., 0].numel()
-    )
+    check_tokens(y, vocabulary=logits.shape[-1], axes=2)
+    flat = check_alike("y", y, logits[..., 0]).flatten()
     return -cross_entropy(logits.flatten(0, 1), flat, reduction="none").view(y.shape)

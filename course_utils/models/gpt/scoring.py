@@ -29,6 +29,7 @@ from course_utils.models.gpt.model import GPT, log_probs_of
 from course_utils.networks.basic import frozen
 
 CHUNK = 64  # windows at a time
+COLDEST = 1e-37  # a temperature that float32 can divide by
 
 # --- windows --------------------------------------------------------------------------
 
@@ -68,23 +69,27 @@ def sampling_law(
 
     Args:
         logits: (…, V).
-        temperature: 0 leaves the likeliest alone.
+        temperature: 0 leaves the likeliest alone; of several, one.
         top_k: k; None for all.
 
     Returns:
         log q (…, V), in nats, −∞ for what is left out.
 
     Raises:
-        TypeError: settings that are no numbers.
+        TypeError: no logits, settings that are no numbers.
         ValueError: a temperature below 0 or infinite, a k below 1.
     """
-    if not 0 <= check_number("temperature", temperature) < float("inf"):
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        got = getattr(logits, "dtype", type(logits).__name__)
+        raise TypeError(f"logits must be a floating tensor (…, V), got {got}")
+    if not 0 <= (degree := check_number("temperature", temperature)) < float("inf"):
         raise ValueError(
             f"temperature must be a finite number of at least 0, got {temperature!r}"
         )
     k = logits.shape[-1] if top_k is None else check_count("top_k", top_k)
-    k = 1 if temperature == 0 else min(k, logits.shape[-1])
-    scaled = logits / (temperature or 1.0)
+    k = 1 if degree == 0 else min(k, logits.shape[-1])
+    # the largest becomes 0, or a small temperature would make it infinite
+    scaled = (logits - logits.amax(-1, keepdim=True)) / max(degree or 1.0, COLDEST)
     if k < logits.shape[-1]:
         value, index = scaled.topk(k, dim=-1)
         scaled = torch.full_like(scaled, -torch.inf).scatter(-1, index, value)
@@ -170,14 +175,17 @@ def adaptive_log_probs(
 
 
 def _text(model: GPT, tokens: Tensor, context: Tensor | None) -> tuple[Tensor, int]:
-    """As much of the context as is seen, with the tokens after it; and how much."""
+    """As much of the context as is seen, with the tokens after it; and how much.
+
+    The windows lie as in the whole text, where they lay when it was generated.
+    """
     check_tokens(tokens, vocabulary=model.vocabulary, axes=1)
     if not len(tokens):
         raise ValueError("there must be at least one token to score, got none")
     if context is None:
         return tokens, 0
     check_tokens(context, vocabulary=model.vocabulary, axes=1)
-    seen = context[-model.block :].to(tokens.device)
+    seen = context[window_start(len(context), model.block) :].to(tokens.device)
     return torch.cat([seen, tokens]), len(seen)
 
 

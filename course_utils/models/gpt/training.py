@@ -86,8 +86,11 @@ def train_gpt(
         generator: source of the batches.
 
     Raises:
+        TypeError: no Tokens.
         ValueError: blocks or tokens that are not the model's; settings out of range.
     """
+    if not isinstance(data, Tokens):
+        raise TypeError(f"data must be Tokens, got {type(data).__name__}")
     if (data.size, data.block) != (model.vocabulary, model.block):
         raise ValueError(
             f"the data must have {model.vocabulary} tokens in blocks of {model.block},"
