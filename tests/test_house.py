@@ -72,6 +72,7 @@ from course_utils.models.normalizing_flow import (
     SplineCoupling,
     negative_log_likelihood,
 )
+from course_utils.models.translation import CycleGAN, Game, identity_loss
 from course_utils.models.vae import (
     JointVAE,
     RelaxedLoss,
@@ -238,6 +239,14 @@ def use_digit_code(model: DigitCode, x: Tensor) -> list[Tensor]:
     ]
 
 
+def use_translation(model: CycleGAN, x: Tensor) -> list[Tensor]:
+    game, batch = Game(identity=0.5), (x, x.flip(0))
+    losses = [game.generators(model, batch), game.discriminators(model, batch)]
+    if x.shape[1] == 3:  # grey images have no tints
+        losses.append(identity_loss(model, batch))
+    return [*losses, model.to_b(x), model.to_a(x)]
+
+
 def with_shape(build: Callable[..., nn.Module], shape: tuple[int, ...]) -> nn.Module:
     return build(shape=shape)
 
@@ -279,6 +288,7 @@ CASES: dict[str, Case] = {
         use_joint_vae,
     ),
     "classifier": (lambda s: Classifier(2, s, classes=3), use_classifier),
+    "translation": (lambda s: CycleGAN(s, shrink=2), use_translation),
     "code without labels": (lambda s: DigitCode(3, 2, s, side=8), use_digit_code),
 }
 SCHEDULES = [
@@ -303,6 +313,7 @@ FOR_IMAGES = {
     "VAE, discrete",
     "classifier",
     "code without labels",
+    "translation",
 }
 LIKELIHOODS = {name for name in CASES if "likelihood" in name}
 # half precision holds no likelihoods, and no spline's knots
