@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 from unittest.mock import patch
@@ -67,16 +68,18 @@ def in_hebrew(figure: Figure, words: Words) -> tuple[str, dict[str, Any]]:
         return arranged(drawn if he is None else he)
 
     file = io.BytesIO()
-    figure.canvas.draw()  # the English texts of ticks are there before they are read
-    with patch.object(Text, "get_text", hebrew):
-        figure.savefig(
-            file,
-            format="png",
-            dpi=2 * figure.dpi,
-            bbox_inches="tight",
-            facecolor=figure.get_facecolor(),
-        )
-    figure.canvas.draw()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the layout: said once already
+        figure.canvas.draw()  # the English texts of ticks come before they are read
+        with patch.object(Text, "get_text", hebrew):
+            figure.savefig(
+                file,
+                format="png",
+                dpi=2 * figure.dpi,
+                bbox_inches="tight",
+                facecolor=figure.get_facecolor(),
+            )
+        figure.canvas.draw()
     return base64.b64encode(file.getvalue()).decode(), {"words": said}
 
 
