@@ -2,13 +2,12 @@
 
 import json
 import multiprocessing
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
-from course_utils.studies.__main__ import NAMES, main
+from course_utils.studies.__main__ import STUDIES, main
 from course_utils.studies.store import SECONDS, Study, StudyError, spread
 
 CALLS: list[tuple[int, float]] = []
@@ -141,17 +140,15 @@ def test_the_spread() -> None:
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SHOWN = [
     name
-    for name in NAMES
+    for name in STUDIES
     for path in sorted(NOTEBOOKS.rglob("*.ipynb"))
     if f"course_utils.studies.{name} " in path.read_text(encoding="utf-8")
     or f"course_utils.studies import {name}" in path.read_text(encoding="utf-8")
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STUDIES)
 def test_a_study_of_the_book(name: str) -> None:
     """Each that a chapter shows has run with the settings that stand in its module."""
-    one: Study = import_module(f"course_utils.studies.{name}").STUDY
-    assert one.name == name
-    for measured in one.stored().values() if name in SHOWN else []:
+    for measured in STUDIES[name].stored().values() if name in SHOWN else []:
         assert all(measured.values())
