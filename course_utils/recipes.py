@@ -10,7 +10,10 @@ from functools import partial
 from course_utils.artifacts import trained
 from course_utils.data.images import ImageSplits
 from course_utils.data.plane import PlaneData
+from course_utils.data.text import Tokens
 from course_utils.models.classifier import Classifier, train_classifier
+from course_utils.models.gpt.model import GPT, MODERN
+from course_utils.models.gpt.training import train_gpt
 from course_utils.models.judge import Judge
 from course_utils.models.normalizing_flow import (
     NormalizingFlow,
@@ -43,3 +46,12 @@ def digits_vae(data: ImageSplits) -> tuple[VAE, History]:
 def digit_judge(data: ImageSplits) -> Judge:
     """That classifier, which refuses what does not look like a digit."""
     return Judge(judge(data)[0], data)
+
+
+def book_gpt(data: Tokens) -> tuple[GPT, History]:
+    """The GPT of a book, of 4 blocks and 128 numbers a token.
+
+    Its history keeps the weights after 0, 100, 200, 400 and 800 steps.
+    """
+    build = partial(GPT, data.size, data.block, recipe=MODERN)
+    return trained("gpt", build, train_gpt, data=data, keep=[0, 1, 2, 4, 8])

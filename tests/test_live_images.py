@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -391,7 +391,11 @@ def settle(page: Page) -> None:
 
 @contextmanager
 def opened(
-    browser: Browser, panel: LivePanel, folder: Path, lang: str
+    browser: Browser,
+    panel: LivePanel,
+    folder: Path,
+    lang: str,
+    write: Callable[[Path, LivePanel, str], str] = write_page,
 ) -> Iterator[Page]:
     """The panel on a phone; nothing may go wrong there."""
     trouble: list[str] = []
@@ -399,7 +403,7 @@ def opened(
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.goto(write_page(folder, panel, lang))
+        page.goto(write(folder, panel, lang))
         yield page
         named = page.evaluate(
             "[...document.querySelectorAll('canvas:not([aria-hidden]), ul')]"

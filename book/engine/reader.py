@@ -5,11 +5,13 @@ the other's markdown cells, unwraps the Hebrew ones, and gives each figure the p
 the caption and the alternative text of the edition. Code folds by its role, printed
 claims become a table, and what a run tabulates or prints is put into the reader's
 language. Where an output carries a live figure, it drops the widget that only a running
-kernel can serve and puts the figure's state into a file beside the page.
+kernel can serve and puts the figure's state into a file beside the page, and weights
+that it loads later into another.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import html
 import json
@@ -161,7 +163,8 @@ def _without_widget(output: nbformat.NotebookNode, lang: str) -> nbformat.Notebo
     data.pop(_WIDGET, None)
     places = find_places(data["text/html"])
     if places:
-        state = output.get("metadata", {}).pop("text/html", {}).get("state")
+        beside = output.get("metadata", {}).pop("text/html", {})
+        state, weights = beside.get("state"), beside.get("weights", "")
         if len(places) > 1 or state is None:
             raise ValueError(
                 f"an output holds one live figure and its state, got {places}"
@@ -169,23 +172,29 @@ def _without_widget(output: nbformat.NotebookNode, lang: str) -> nbformat.Notebo
                 " run the notebook again"
             )
         output["data"] = nbformat.from_dict(
-            {"text/html": live_figure(places[0], state, lang)}
+            {"text/html": live_figure(places[0], state, lang, weights)}
         )
     return output
 
 
-def live_figure(place: Place, state: dict[str, Any], lang: str) -> str:
+def live_figure(
+    place: Place, state: dict[str, Any], lang: str, weights: str = ""
+) -> str:
     """The place of a live figure on the page; its state goes into a file.
 
-    The file is named by its content too: two figures of one name do not meet, and a
-    browser that kept an old state does not take it for the new one.
+    So do weights that it loads when the reader asks, if any, given in base64. The files
+    are named by their content too: two figures of one name do not meet, and a browser
+    that kept an old state does not take it for the new one.
     """
     content = json.dumps(state, ensure_ascii=False).encode()
-    digest = hashlib.sha256(content).hexdigest()[:16]
+    later = base64.b64decode(weights)
+    digest = hashlib.sha256(content + later).hexdigest()[:16]
     place = place._replace(state=f"{place.state}-{digest}")
     path = _states / f"{place.state}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+    if later:
+        path.with_suffix(".bin").write_bytes(later)
     waiting = html.escape(translate("Interactive figure", lang))
     no_script = html.escape(translate("It needs JavaScript.", lang))
     return place.html(
@@ -206,14 +215,16 @@ def _publish_states(app: Sphinx, exception: Exception | None) -> None:
     pages = [
         path.read_text(encoding="utf-8") for path in Path(app.outdir).rglob("*.html")
     ]
-    named = {f"{place.state}.json" for page in pages for place in find_places(page)}
+    named = {place.state for page in pages for place in find_places(page)}
     kept, shown = states_folder(app), Path(app.outdir) / "_static" / "live"
     for name in named:
+        state, weights = kept / f"{name}.json", kept / f"{name}.bin"
         (shown / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(kept / name, shown / name)
+        for path in (state, weights) if weights.exists() else (state,):
+            shutil.copyfile(path, (shown / name).with_name(path.name))
     for folder in (kept, shown):
-        for path in folder.rglob("*.json"):
-            if path.relative_to(folder).as_posix() not in named:
+        for path in (*folder.rglob("*.json"), *folder.rglob("*.bin")):
+            if path.relative_to(folder).with_suffix("").as_posix() not in named:
                 path.unlink()
 
 

@@ -3,6 +3,7 @@
 from course_utils.live.digits import DigitPad
 from course_utils.live.flow import FlowPanel
 from course_utils.live.joint import Dial, JointPanel
+from course_utils.live.language import LanguagePanel
 from course_utils.live.latent import LatentMap
 from course_utils.live.layers import LayersPanel
 from course_utils.live.translation import TranslationPanel
@@ -12,6 +13,7 @@ __all__ = [
     "DigitPad",
     "FlowPanel",
     "JointPanel",
+    "LanguagePanel",
     "LatentMap",
     "LayersPanel",
     "TranslationPanel",

@@ -16,18 +16,20 @@ export function decodeBytes(text) {
 /** Base64 of little-endian float32 → numbers. */
 export const decode = (text) => new Float32Array(decodeBytes(text).buffer);
 
-/** Base64 of little-endian float16 → numbers. */
-export function decodeHalf(text) {
-  const halves = new Uint16Array(decodeBytes(text).buffer);
+/** Float16 as whole numbers of 16 bits → numbers. */
+export function fromHalf(halves) {
   const numbers = new Float32Array(halves.length);
   halves.forEach((bits, i) => {
     const exponent = (bits >> 10) & 31;
-    const fraction = bits & 1023; // a panel has 100,000 weights: no arrays here
+    const fraction = bits & 1023; // a panel has 100,000 weights and more: no arrays here
     const size = exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24;
     numbers[i] = bits >> 15 ? -size : size;
   });
   return numbers;
 }
+
+/** Base64 of little-endian float16 → numbers. */
+export const decodeHalf = (text) => fromHalf(new Uint16Array(decodeBytes(text).buffer));
 
 export const silu = (v) => v / (1 + Math.exp(-v));
 

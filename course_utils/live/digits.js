@@ -1,6 +1,7 @@
 // A panel that reads a digit which the reader draws: a convolutional network that runs here. The
 // state is made by course_utils/live/digits.py.
 
+import { openBars, percent } from "./bars.js";
 import { element, inLanguage } from "./basics.js";
 import { PIXELS, SIDE, decodeGrey, pictureFrame } from "./images.js";
 import { makeNetwork, softmax } from "./network.js";
@@ -36,33 +37,6 @@ export function makeClassifier(state) {
 
 // --- the panel -----------------------------------------------------------------------------------
 
-/** A probability in percent; what is not quite 1 does not look like 1. */
-function percent(share) {
-  const text = share > 0.9995 ? ">99.9%" : `${(100 * share).toFixed(1)}%`;
-  return `\u2066${text}\u2069`; // from left to right
-}
-
-/** A bar for each digit; returns `show(probabilities)`, where null empties them. */
-function openBars(title, parent) {
-  const list = element("ul", { className: "live-bars" }, parent);
-  list.setAttribute("aria-label", title);
-  const rows = Array.from({ length: DIGITS }, (_, digit) => {
-    const row = element("li", {}, list);
-    element("span", { textContent: digit }, row);
-    const bar = element("i", {}, element("span", { className: "live-bar" }, row));
-    return { row, bar, share: element("span", { className: "live-share" }, row) };
-  });
-  return (shares) => {
-    const largest = shares && Math.max(...shares);
-    rows.forEach(({ row, bar, share }, digit) => {
-      const value = shares?.[digit] ?? 0;
-      bar.style.inlineSize = `${100 * value}%`;
-      share.textContent = shares ? percent(value) : "";
-      row.toggleAttribute("data-first", value > 0 && value === largest);
-    });
-  };
-}
-
 function render({ model, el }) {
   const state = model.get("state");
   const words = inLanguage(WORDS);
@@ -82,7 +56,8 @@ function render({ model, el }) {
   function read(image, truth = null) {
     showSeen(image ?? new Float32Array(PIXELS));
     const shares = image && classify(image);
-    showBars(shares);
+    const digits = Array.from({ length: DIGITS }, (_, digit) => digit);
+    showBars(digits.map((digit) => ({ name: digit, share: shares?.[digit] })));
     verdict.replaceChildren();
     if (!shares) return verdict.append(words.empty);
     const largest = Math.max(...shares);

@@ -12,6 +12,7 @@ from course_utils.live.panel import encode
 from course_utils.networks.basic import frozen
 
 LIMIT = 300_000  # characters of a panel's state: what a reader has to load
+HEAVY = 3_000_000  # characters of the weights that a reader loads on a click
 
 
 def network_state(network: nn.Module) -> list[dict[str, Any]]:
@@ -78,6 +79,28 @@ def check_size(state: dict[str, Any]) -> dict[str, Any]:
             "take a smaller network or fewer images"
         )
     return state
+
+
+def all_weights(network: nn.Module) -> tuple[list[tuple[str, list[int]]], bytes]:
+    """All weights of a network for a panel that loads them when the reader asks.
+
+    Returns:
+        the name and the shape of each, and their values in half precision.
+
+    Raises:
+        ValueError: weights out of range, or more than 3,000,000 characters of them.
+    """
+    named = [(name, weight.detach()) for name, weight in network.named_parameters()]
+    for _, weight in named:
+        _check_half(weight)
+    values = [weight.half().cpu().numpy().astype("<f2") for _, weight in named]
+    weights = b"".join(value.tobytes() for value in values)
+    if (size := 4 * -(-len(weights) // 3)) > HEAVY:  # in base64
+        raise ValueError(
+            f"weights must have at most {HEAVY:,} characters, got {size:,}: take a"
+            " smaller network"
+        )
+    return [(name, list(weight.shape)) for name, weight in named], weights
 
 
 def _layer_state(layer: nn.Module) -> dict[str, Any]:
@@ -150,16 +173,21 @@ def _weights(weight: Tensor, bias: Tensor | None) -> dict[str, Any]:
     if bias is None:
         bias = weight.new_zeros(len(weight))
     for x in (weight, bias):
-        if not x.detach().half().isfinite().all():
-            largest = float(x.detach().abs().max())
-            raise ValueError(
-                f"weights must fit half precision, at most 65,504, got {largest:g}"
-            )
+        _check_half(x)
     return {
         "shape": list(weight.shape),
         "weight": encode(weight, "<f2"),
         "bias": encode(bias, "<f2"),
     }
+
+
+def _check_half(x: Tensor) -> None:
+    """Refuse weights that half precision cannot hold."""
+    if not x.detach().half().isfinite().all():
+        largest = float(x.detach().abs().max())
+        raise ValueError(
+            f"weights must fit half precision, at most 65,504, got {largest:g}"
+        )
 
 
 def _check(layer: nn.Module, **expected: object) -> None:

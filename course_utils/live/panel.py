@@ -3,14 +3,16 @@
 A panel is one JavaScript module with anywidget's ``render``. In JupyterLab it is an
 ipywidget. On a built page there is no kernel: the cell's ``text/html`` names the
 module, its state travels in the output's metadata, and the site's loader calls the same
-``render``. Elsewhere (GitHub, a notebook that has not run yet) that HTML says how the
-figure comes to life. It holds no numbers, which differ a little from one processor to
-the next.
+``render``. Weights that are too many to be loaded unasked travel beside the state, and
+reach the reader when the panel asks for them. Elsewhere (GitHub, a notebook that has
+not run yet) that HTML says how the figure comes to life. It holds no numbers, which
+differ a little from one processor to the next.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ _HERE = Path(__file__).parent
 _IMPORT = re.compile(
     r'^(?:import \{[^}]*\} from|@import) "\./([\w.]+)";\n', re.MULTILINE
 )
+_WORKER = re.compile(r'new URL\("\./(\w+\.js)", import\.meta\.url\)')
 
 # What is shown where neither a kernel nor the site's script runs the panel
 WAITING = (
@@ -43,14 +46,22 @@ class LivePanel(anywidget.AnyWidget):
     Args:
         name: names the panel's state on the built site.
         state: what ``render`` needs, made of JSON's types.
+        weights: what it needs once the reader asks for it, see ``weights.js``.
     """
 
     module: str
     state = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, name: str, state: dict[str, Any]) -> None:
+    def __init__(self, name: str, state: dict[str, Any], weights: bytes = b"") -> None:
         super().__init__(state=state)
-        self.name = name
+        self.name, self.weights = name, weights
+        if weights:
+            self.on_msg(self._hear)
+
+    def _hear(self, _: Any, asked: Any, __: Any) -> None:
+        """Send the weights to a widget that asks for them."""
+        if asked == {"kind": "weights"}:
+            self.send(asked, [self.weights])
 
     def _repr_mimebundle_(
         self, **options: Any
@@ -65,7 +76,10 @@ class LivePanel(anywidget.AnyWidget):
             "text/plain": f"<live panel {self.name}>",
             "text/html": Place(self.module, self.name).html(WAITING),
         }
-        return {**data, **ours}, {**metadata, "text/html": {"state": self.state}}
+        beside: dict[str, Any] = {"state": self.state}
+        if self.weights:
+            beside["weights"] = base64.b64encode(self.weights).decode()
+        return {**data, **ours}, {**metadata, "text/html": beside}
 
 
 def encode(x: Tensor, dtype: str = "<f4") -> str:
@@ -86,7 +100,7 @@ def self_contained(name: str) -> str:
     """A module or stylesheet of this folder, together with what it imports from here.
 
     The files of a page import each other; a widget has to be one piece, which holds
-    each file once.
+    each file once. The module of a worker, which is a page of its own, is a text in it.
     """
     taken: set[str] = set()
 
@@ -95,6 +109,13 @@ def self_contained(name: str) -> str:
             return ""
         taken.add(name)
         text = (_HERE / name).read_text(encoding="utf-8")
-        return _IMPORT.sub(lambda found: whole(found[1]), text)
+        text = _IMPORT.sub(lambda found: whole(found[1]), text)
+        return _WORKER.sub(lambda found: _address(self_contained(found[1])), text)
 
     return whole(name)
+
+
+def _address(module: str) -> str:
+    """JavaScript for an address where this module lies."""
+    text = json.dumps(module)
+    return f'URL.createObjectURL(new Blob([{text}], {{ type: "text/javascript" }}))'

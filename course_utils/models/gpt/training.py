@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +64,8 @@ def train_gpt(
     rates: Sequence[float] = (),
     watched: int = 64,
     steps_per_epoch: int = 100,
-    ema: float | None = None,
     generator: torch.Generator | None = None,
+    **settings: Any,
 ) -> History:
     """Minimise −log p of the next token over blocks of ``data.train``.
 
@@ -81,9 +82,9 @@ def train_gpt(
         turn: :func:`muon_turn` or :func:`adamw_turn`.
         rates: what else it takes, in its order.
         watched: how many blocks of each part are measured.
-        steps_per_epoch: measure after so many steps.
-        ema: of :func:`~course_utils.training.loop.train`.
+        steps_per_epoch: measure after so many steps, which count as an epoch.
         generator: source of the batches.
+        settings: what else :func:`~course_utils.training.loop.train` takes.
 
     Raises:
         TypeError: no Tokens.
@@ -119,7 +120,7 @@ def train_gpt(
         data.batches(batch, generator),
         steps,
         warmup=max(1, round(0.03 * check_count("steps", steps))),
-        ema=ema,
         measure=measure,
         steps_per_epoch=steps_per_epoch,
+        **settings,
     )
