@@ -534,6 +534,36 @@ def test_batches_follow_their_generator(tokens: Tokens) -> None:
         tokens.batches(0)
 
 
+def test_the_dropout_falls_to_0_over_the_batches(
+    book: Text, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Tokens(split_text(book.train[:8_000]), 300, 16, 0.4)
+    encode, shares = BytePairs.encode_with_dropout, []
+
+    def noted(pairs: BytePairs, text: str, share: float, source: Any) -> torch.Tensor:
+        shares.append(share)
+        return encode(pairs, text, share, source)
+
+    monkeypatch.setattr(BytePairs, "encode_with_dropout", noted)
+    steps = 4 * data.steps(5)
+    for falls, found in ((steps, 4), (None, 4)):
+        shares.clear()
+        list(islice(data.batches(5, seeded(), falls), steps))
+        assert shares[0] == 0.4
+        assert len(shares) <= found  # a pass with dropout has more tokens
+        if falls:
+            assert all(a - b > 0.05 for a, b in pairwise(shares))
+            assert shares[-1] < 0.2
+        else:
+            assert set(shares) == {0.4}
+    rows = data.batches(5, seeded(), 1)
+    shares.clear()
+    list(islice(rows, steps))
+    assert shares == [0.4]  # and none once the number is reached
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        data.batches(5, seeded(), 0)
+
+
 def test_consecutive_blocks_cover_the_text(tokens: Tokens) -> None:
     x, y = tokens.consecutive(tokens.held_out)
     assert x.shape == (5_453 // 64, 64)

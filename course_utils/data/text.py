@@ -457,7 +457,8 @@ class Tokens:
         size: V, how many tokens there are.
         block: T, tokens in a block.
         dropout: of :meth:`BytePairs.encode_with_dropout`: the training part is encoded
-            anew in each pass; the held-out part never is.
+            anew in each pass; the held-out part never is. Batches of which the number
+            is known begin with this dropout and end without any.
 
     Attributes:
         pairs: the tokenizer.
@@ -504,7 +505,10 @@ class Tokens:
         return ceil(blocks / check_count("size", size))
 
     def batches(
-        self, size: int, generator: torch.Generator | None = None
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        steps: int | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches without end, pass after pass.
 
@@ -514,6 +518,9 @@ class Tokens:
         Args:
             size: blocks in a batch, B.
             generator: source of the order, the place, and the dropout.
+            steps: how many batches will be drawn: the dropout of each pass is smaller
+                than that of the pass before, down to 0 at this number. A model that
+                always saw it would not expect the held-out part to be without it.
 
         Yields:
             x and y, (B, T) each, int64: y[:, t] comes right after x[:, t].
@@ -522,7 +529,9 @@ class Tokens:
             TypeError, ValueError: a size that is no whole number of at least 1.
         """
         size = check_count("size", size)
-        blocks = self._blocks(check_generator(generator))
+        check_generator(generator)
+        last = None if steps is None else size * check_count("steps", steps)
+        blocks = self._blocks(generator, last)
 
         def draw() -> Iterator[tuple[Tensor, Tensor]]:
             while True:
@@ -531,18 +540,26 @@ class Tokens:
 
         return draw()
 
-    def _blocks(self, generator: torch.Generator | None) -> Iterator[Tensor]:
-        """Blocks (T + 1,) without end; the last token is y's alone."""
+    def _blocks(
+        self, generator: torch.Generator | None, last: int | None = None
+    ) -> Iterator[Tensor]:
+        """Blocks (T + 1,) without end; the last token is y's alone.
+
+        The dropout falls to 0 at block number ``last``, if there is one.
+        """
+        drawn = 0
         while True:
+            left = 1.0 if last is None else max(0.0, 1 - drawn / last)
             tokens = self.train
-            if self.dropout:
+            if self.dropout * left:
                 tokens = self.pairs.encode_with_dropout(
-                    self.text.train, self.dropout, generator
+                    self.text.train, self.dropout * left, generator
                 )
             rows = tokens.unfold(0, self.block + 1, 1)
             phase = int(torch.randint(self.block, (), generator=generator))
             places = torch.arange(min(phase, len(rows) - 1), len(rows), self.block)
             yield from rows[places[torch.randperm(len(places), generator=generator)]]
+            drawn += len(places)
 
     def consecutive(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """x and y of all whole blocks of some tokens (N,), in order: (M, T) each.
