@@ -4,10 +4,13 @@ A *view* of an image is the image after a change that leaves its digit as it is:
 scaled, slanted, moved, written with another pen. Three steps make a code c of it, with
 two views a_i, b_i of each image i:
 
-    1. contrast: features h(x) of length 1, alike for two views of an image and unlike
-       for views of different images, with v over all views but a_i:
+    1. contrast: numbers g(x) of length 1, which a small network makes of the features,
+       alike for two views of an image and unlike for views of different images, with v
+       over all views but a_i:
 
-           L = −log [ e^{h(a_i)·h(b_i)/τ} / Σ_v e^{h(a_i)·h(v)/τ} ]
+           L = −log [ e^{g(a_i)·g(b_i)/τ} / Σ_v e^{g(a_i)·g(v)/τ} ]
+
+       Afterwards g is thrown away; the features h(x), of length 1, are kept.
 
     2. k-means: the centres m_c of K clouds of features are the start of the code,
 
@@ -17,6 +20,8 @@ two views a_i, b_i of each image i:
        can about the code of the other view,
 
            max I(c_a; c_b) = Σ_cd P_cd·log(P_cd/(P_c·P_d)),  P = E_i[q(·|a_i)·q(·|b_i)ᵀ]
+
+       with either view as the first.
 
 No label is used; which digit a group is has to be looked up afterwards.
 
