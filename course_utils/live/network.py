@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_utils.live.panel import encode
+from course_utils.live.panel import as_bytes, encode
 from course_utils.networks.basic import frozen
 
 LIMIT = 300_000  # characters of a panel's state: what a reader has to load
@@ -90,11 +90,10 @@ def all_weights(network: nn.Module) -> tuple[list[tuple[str, list[int]]], bytes]
     Raises:
         ValueError: weights out of range, or more than 3,000,000 characters of them.
     """
-    named = [(name, weight.detach()) for name, weight in network.named_parameters()]
+    named = list(network.named_parameters())
     for _, weight in named:
         _check_half(weight)
-    values = [weight.half().cpu().numpy().astype("<f2") for _, weight in named]
-    weights = b"".join(value.tobytes() for value in values)
+    weights = b"".join(as_bytes(weight.half(), "<f2") for _, weight in named)
     if (size := 4 * -(-len(weights) // 3)) > HEAVY:  # in base64
         raise ValueError(
             f"weights must have at most {HEAVY:,} characters, got {size:,}: take a"

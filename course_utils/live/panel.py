@@ -82,10 +82,14 @@ class LivePanel(anywidget.AnyWidget):
         return {**data, **ours}, {**metadata, "text/html": beside}
 
 
+def as_bytes(x: Tensor, dtype: str = "<f4") -> bytes:
+    """A tensor as numbers of a numpy dtype, row by row."""
+    return x.detach().cpu().numpy().astype(np.dtype(dtype)).tobytes()
+
+
 def encode(x: Tensor, dtype: str = "<f4") -> str:
-    """A tensor as base64 of numbers of a numpy dtype, row by row."""
-    values = x.detach().cpu().numpy().astype(np.dtype(dtype))
-    return base64.b64encode(values.tobytes()).decode()
+    """The same as base64."""
+    return base64.b64encode(as_bytes(x, dtype)).decode()
 
 
 def linear_layers(network: nn.Sequential) -> list[dict[str, str]]:
