@@ -28,12 +28,12 @@ from course_utils.data.alice import (
     CHAPTERS,
     EDITION,
     TITLE,
-    Address,
     Zipped,
     load_alice,
     retyped,
 )
-from course_utils.data.download import DownloadError, RemoteFile, fetch
+from course_utils.data.download import Address, DownloadError, RemoteFile, fetch
+from course_utils.data.genesis import letters, load_genesis
 from course_utils.data.registries import Wheel
 from course_utils.data.text import (
     _BYTE,
@@ -573,3 +573,32 @@ def test_consecutive_blocks_cover_the_text(tokens: Tokens) -> None:
         tokens.consecutive(tokens.held_out[:64])
     with pytest.raises(ValueError, match=r"shape \(N,\), got \(65, 2\)"):
         tokens.consecutive(torch.zeros(65, 2, dtype=torch.int64))
+
+
+# --- Genesis --------------------------------------------------------------------------
+
+
+def test_letters_of_a_book(tmp_path: Path) -> None:
+    """Points, notes and signs go; maqaf and full stop stay; chapters stand apart."""
+    verse = (
+        "<verse><w>וַ/יְהִי</w><seg type='x-maqqef'>־</seg><w>א֑וֹר</w>"
+        "<note>a note <w>הערה</w></note><seg type='x-paseq'>׀</seg><w>טוֹב</w>"
+        "<seg type='x-sof-pasuq'>׃</seg><seg type='x-pe'>פ</seg></verse>"
+    )
+    space = "http://www.bibletechnologies.net/2003/OSIS/namespace"
+    book = f"<chapter>{verse}{verse}</chapter><chapter>{verse}</chapter>"
+    path = tmp_path / "book.xml"
+    path.write_text(f"<osis xmlns='{space}'>{book}</osis>", encoding="utf-8")
+    line = "ויהי־אור טוב.\n"
+    assert letters(path) == f"{line}{line}\n{line}"
+
+
+def test_genesis() -> None:
+    text = load_genesis()
+    assert len(text.characters) == 100_263
+    assert text.characters.startswith("בראשית ברא אלהים את השמים ואת הארץ.\n")
+    assert text.characters.count("\n\n") == 49  # between 50 chapters
+    others = set(text.characters) - set("אבגדהוזחטיךכלםמןנסעףפץצקרשת")
+    assert others == set("\n .־")
+    pairs = Tokens(text, 512).pairs
+    assert pairs.decode(pairs.encode("ויאמר אלהים")) == "ויאמר אלהים"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from course_utils.cache import cache_folder
 from course_utils.data.download import (
+    Address,
     DownloadError,
     Mirror,
     RemoteFile,
@@ -37,16 +38,6 @@ ALICE = RemoteFile(
 TITLE = "[Alice's Adventures in Wonderland by Lewis Carroll 1865]"
 CHAPTERS = 12
 TYPED = str.maketrans({"“": "'", "”": "'", "‘": "'", "’": "'", "—": "--"})
-
-
-@dataclass(frozen=True)
-class Address(Mirror):
-    """A web server that holds one file, as it is, at ``url``."""
-
-    def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
-        for file in files:
-            with Unpacked(folder / file.name, file.size) as target:
-                self._download(self.url, target)
 
 
 @dataclass(frozen=True, kw_only=True)

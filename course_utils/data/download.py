@@ -174,6 +174,16 @@ class Mirror:
             raise failed[0]
 
 
+@dataclass(frozen=True)
+class Address(Mirror):
+    """A web server that holds one file, as it is, at ``url``."""
+
+    def fetch(self, files: Sequence[RemoteFile], folder: Path) -> None:
+        for file in files:
+            with Unpacked(folder / file.name, file.size) as target:
+                self._download(self.url, target)
+
+
 def fetch(
     files: Sequence[RemoteFile], sources: Sequence[Source], folder: Path
 ) -> dict[str, Path]:
