@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from course_utils.studies.__main__ import STUDIES, main
-from course_utils.studies.store import SECONDS, Study, StudyError, spread
+from course_utils.studies.store import SECONDS, Study, StudyError, spread, told
 
 CALLS: list[tuple[int, float]] = []
 
@@ -135,6 +135,13 @@ def test_the_spread() -> None:
     assert spread([1.0, 2.0, 3.0]) == (2.0, 1.0)
     with pytest.raises(ValueError, match="two values or more, got 1"):
         spread([1.0])
+
+
+def test_what_a_table_tells_of_several_seeds() -> None:
+    assert told([1.0, 2.0, 4.0], 2) == "2.00 ± 1.53"
+    assert told([0.12345]) == "0.123"
+    with pytest.raises(ValueError, match="one value or more, got none"):
+        told([])
 
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"

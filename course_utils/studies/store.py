@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -162,3 +163,15 @@ def spread(values: Collection[float]) -> tuple[float, float]:
         raise ValueError(f"a spread needs two values or more, got {len(values)}")
     found = torch.tensor(list(values), dtype=torch.float64)
     return float(found.mean()), float(found.std())
+
+
+def told(values: Collection[float], digits: int = 3) -> str:
+    """Values over seeds for a table: their median, and ± their deviation if several.
+
+    Raises:
+        ValueError: no value.
+    """
+    if not values:
+        raise ValueError("a median needs one value or more, got none")
+    middle = f"{median(values):.{digits}f}"
+    return middle if len(values) < 2 else f"{middle} ± {spread(values)[1]:.{digits}f}"

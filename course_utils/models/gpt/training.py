@@ -30,7 +30,7 @@ def matrices_and_rest(
 def muon_turn(
     model: GPT,
     lr: float = 0.02,
-    weight_decay: float = 0.3,
+    weight_decay: float = 0.6,
     embedding_lr: float = 4e-3,
 ) -> Turn[GPT, Batch]:
     """Matrices move by Muon, all else by AdamW, without weight decay.
