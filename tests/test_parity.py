@@ -657,3 +657,5 @@ def test_a_cells_own_words_come_first() -> None:
     assert Words({"loss": "אובדן"})("loss") == "אובדן"
     assert is_wordless("KL, x = 3")
     assert not is_wordless("the KL")
+    assert is_wordless("“Alice was”, 3 nats")
+    assert not is_wordless("a quotation, “Alice was”")

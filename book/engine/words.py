@@ -20,6 +20,7 @@ from engine import BOOK
 IN_HEBREW = "image/x-he+png"  # a figure with Hebrew words: its type, and its place
 
 MATH = re.compile(r"\$[^$]*\$")
+QUOTED = re.compile("“[^”]*”")  # what a model wrote, say
 _NUMBER = r"[-−+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?"
 # What stands in both editions as it is: names of methods, models and data, units
 _NAMES = re.compile(
@@ -75,8 +76,9 @@ def _pattern(text: str) -> str:
 
 
 def is_wordless(text: str) -> bool:
-    """Whether a text says the same in both languages: symbols, numbers, names."""
-    return not _WORD.search(_NAMES.sub(" ", MATH.sub(" ", text)))
+    """Whether a text says the same in both: symbols, numbers, names, quotations."""
+    bare = QUOTED.sub(" ", MATH.sub(" ", text))
+    return not _WORD.search(_NAMES.sub(" ", bare))
 
 
 def _filled(text: str, values: tuple[str, ...]) -> str:
