@@ -9,13 +9,14 @@ import torch
 from course_utils.studies.coded_vae import STUDY as CODED_VAE
 from course_utils.studies.digit_code import STUDY as DIGIT_CODE
 from course_utils.studies.dimensions import STUDY as DIMENSIONS
+from course_utils.studies.gpt import STUDY as GPT
 from course_utils.studies.store import Study
 from course_utils.studies.translation import STUDY as TRANSLATION
 from course_utils.studies.vaes import STUDY as VAES
 
 STUDIES: dict[str, Study] = {
     study.name: study
-    for study in (CODED_VAE, DIGIT_CODE, DIMENSIONS, TRANSLATION, VAES)
+    for study in (CODED_VAE, DIGIT_CODE, DIMENSIONS, GPT, TRANSLATION, VAES)
 }
 
 
