@@ -108,12 +108,13 @@ def _finish_image(app: Sphinx, found: re.Match[str]) -> str:
 
 
 def finish(app: Sphinx, body: str) -> str:
-    """What Sphinx's writer cannot say: scrolling tables, image sizes."""
+    """What Sphinx's writer cannot say: scrolling tables, quotations, image sizes."""
     language = app.config.language
     box = (
         f'<div class="scroll" role="group" aria-label="{translate("Table", language)}">'
     )
     body = _TABLE.sub(lambda found: f"{box}{found.group()}</div>", body)
+    body = body.replace("<td data-measured>“", '<td class="quoted" dir="auto">“')
     body = _IMAGE.sub(lambda found: _finish_image(app, found), body)
     if language == "he":
         body = _SOURCES.sub(r'\1 lang="en" dir="ltr"', body)

@@ -141,7 +141,7 @@ def context_of(browser: Browser, width: int = 1280, **settings: Any) -> BrowserC
 # What of the visible text is neither code nor formula
 PROSE = """() => {
   const copy = document.body.cloneNode(true);
-  const others = "pre, code, .katex, script, style, noscript, .live";
+  const others = "pre, code, .quoted, .katex, script, style, noscript, .live";
   for (const one of copy.querySelectorAll(others)) one.remove();
   return copy.textContent;
 }"""
