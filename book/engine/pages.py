@@ -21,6 +21,7 @@ from engine.strings import hebrew, translate
 
 DIRECTIONS = {"en": "ltr", "he": "rtl"}
 _TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
+_QUOTED = re.compile(r'<td data-measured>((?:<span class="ltr">)?“)')
 _IMAGE = re.compile(r'<img\b([^>]*?)\bsrc="([^"]+)"([^>]*?)/?>')
 # The prompt says what the label says, so the label can go.
 _TOGGLE = re.compile(r'<summary aria-label="Toggle hidden content">')
@@ -114,7 +115,7 @@ def finish(app: Sphinx, body: str) -> str:
         f'<div class="scroll" role="group" aria-label="{translate("Table", language)}">'
     )
     body = _TABLE.sub(lambda found: f"{box}{found.group()}</div>", body)
-    body = body.replace("<td data-measured>“", '<td class="quoted" dir="auto">“')
+    body = _QUOTED.sub(r'<td class="quoted" dir="auto">\1', body)
     body = _IMAGE.sub(lambda found: _finish_image(app, found), body)
     if language == "he":
         body = _SOURCES.sub(r'\1 lang="en" dir="ltr"', body)

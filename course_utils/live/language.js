@@ -18,8 +18,8 @@ const WORDS = {
     loading: (part, size) => `Loading: ${part} of ${size}`,
     failed: "The model could not be loaded. Please try again.",
     loaded: (size, load, make, first) =>
-      `${size} were loaded in ${load} s; the model was ready ${make} s later, and its first token`
-      + ` took ${first} s.`,
+      `${size} were loaded in ${load} s; the model was ready ${make} s later, and its first`
+      + ` prediction took ${first} s.`,
     prompt: "Prompt, in English",
     temperature: "Temperature",
     top: "Only the likeliest",
@@ -29,14 +29,14 @@ const WORDS = {
     one: "One token",
     anew: "Back to the prompt",
     empty: "Type a text that the model is to continue.",
-    tokens: (count) => `Its tokens, ${count} in number`,
+    tokens: (count) => `Its ${count} tokens: the darker, the more the chosen one looks at it`,
     token: (number, name) => `Token ${number}: ${name}`,
     window: (block) => `The model sees at most ${block} tokens; dashed ones it does not see.`,
     next: "What may come after {}",
     shares: "Probability of each token",
     stands: (share, rank) => `What stands there is {}: ${share}, rank ${rank}.`,
     left: "What stands there is {}, which is never drawn with these settings.",
-    lens: "What each block would predict",
+    lens: "What each block would predict, at temperature 1",
     before: "Before block 1",
     after: (block) => `After block ${block}`,
     block: "Block",
@@ -50,7 +50,7 @@ const WORDS = {
     loading: (part, size) => `בטעינה: ${part} מתוך ${size}`,
     failed: "לא ניתן היה לטעון את המודל. נסו שוב.",
     loaded: (size, load, make, first) =>
-      `נטענו ${size} בתוך ${load} שניות; המודל היה מוכן כעבור ${make} שניות, והטוקן הראשון`
+      `נטענו ${size} בתוך ${load} שניות; המודל היה מוכן כעבור ${make} שניות, והחיזוי הראשון`
       + ` נמצא בתוך ${first} שניות.`,
     prompt: "הנחיה, באנגלית",
     temperature: "טמפרטורה",
@@ -61,14 +61,14 @@ const WORDS = {
     one: "טוקן אחד",
     anew: "חזרה להנחיה",
     empty: "הקלידו טקסט שהמודל ימשיך.",
-    tokens: (count) => `הטוקנים שלו, ${count} במספר`,
+    tokens: (count) => `${count} הטוקנים שלו: ככל שטוקן כהה יותר, הטוקן שנבחר מביט בו יותר`,
     token: (number, name) => `טוקן ${number}: ${name}`,
     window: (block) => `המודל רואה לכל היותר ${block} טוקנים; את המקווקווים אינו רואה.`,
     next: "מה עשוי לבוא אחרי {}",
     shares: "ההסתברות של כל טוקן",
     stands: (share, rank) => `בטקסט בא כאן {}: ${share}, מקום ${rank} ברשימה.`,
     left: "בטקסט בא כאן {}, שבהגדרות האלה לא יידגם לעולם.",
-    lens: "מה כל בלוק היה חוזה",
+    lens: "מה כל בלוק היה חוזה, בטמפרטורה 1",
     before: "לפני בלוק 1",
     after: (block) => `אחרי בלוק ${block}`,
     block: "בלוק",
