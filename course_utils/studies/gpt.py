@@ -55,7 +55,6 @@ def measure(
     falling: bool = True,
     tuning: bool = False,
     changed: dict[str, Any] | None = None,
-    shape: dict[str, int] | None = None,
     **settings: Any,
 ) -> Measured:
     """Train a GPT and let it read what was held out.
@@ -70,7 +69,6 @@ def measure(
         tuning: whether the end of the training part is held out, in place of the end
             of the book.
         changed: what is other than in the recipe.
-        shape: width, depth and heads of the model.
         settings: of :func:`~course_utils.models.gpt.train_gpt`.
     """
     check_option("book", book, BOOKS)
@@ -79,12 +77,8 @@ def measure(
     text = BOOKS[book]()
     kind = Tokens if falling else Unfalling
     data = kind(text.tuning() if tuning else text, vocabulary, dropout=dropout)
-    model = GPT(
-        data.size,
-        data.block,
-        recipe=replace(RECIPES[recipe], **(changed or {})),
-        **(shape or {}),
-    )
+    changed_recipe = replace(RECIPES[recipe], **(changed or {}))
+    model = GPT(data.size, data.block, recipe=changed_recipe)
     history = train_gpt(model, data, turn=TURNS[turn], **settings)
     return {SECONDS: history.seconds, **measured(model.eval(), data, tuning)}
 
@@ -138,6 +132,17 @@ def readers(of_gpt: Tensor, data: Tokens, learn: bool = False) -> Tensor:
 PLAIN_GPT: dict[str, Any] = {"recipe": "plain", "turn": "adamw", "dropout": 0.0}
 PLAIN_RATE = [2e-3]  # the best of the rows "GPT-2 at …, tuning"
 
+
+def _tuned(
+    name: str, settings: dict[str, Any], rates: tuple[float, ...]
+) -> dict[str, dict[str, Any]]:
+    """A row for each learning rate, to choose one by."""
+    return {
+        f"{name} at {rate:g}, tuning": {**settings, "rates": [rate], "tuning": True}
+        for rate in rates
+    }
+
+
 STUDY = Study(
     "gpt",
     measure,
@@ -162,21 +167,7 @@ STUDY = Study(
         "Genesis": {"book": "genesis"},
         # their held-out part is the end of the training part: not to be compared
         "tuning": {"tuning": True},
-        **{
-            f"GPT-2 at {rate:g}, tuning": {
-                **PLAIN_GPT,
-                "rates": [rate],
-                "tuning": True,
-            }
-            for rate in (1e-3, 2e-3, 4e-3)
-        },
-        **{
-            f"without Muon, at {rate:g}, tuning": {
-                "turn": "adamw",
-                "rates": [rate],
-                "tuning": True,
-            }
-            for rate in (2e-3, 4e-3, 8e-3)
-        },
+        **_tuned("GPT-2", PLAIN_GPT, (1e-3, 2e-3, 4e-3)),
+        **_tuned("without Muon,", {"turn": "adamw"}, (2e-3, 4e-3, 8e-3)),
     },
 )
