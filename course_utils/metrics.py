@@ -179,6 +179,29 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     return float(ot.gaussian.bures_wasserstein_distance(*mean, *covariance)) ** 2
 
 
+def spread_within(x: Tensor, group: Tensor) -> float:
+    """Mean ‖x_i − x_j‖ of two different rows of one group, over all groups alike.
+
+    Args:
+        x: features (N, F).
+        group: whole numbers from 0, int64, (N,); each that occurs has two rows or more.
+
+    Raises:
+        TypeError, ValueError: no finite rows, no group for each, a group of one row.
+    """
+    check_points(x, dim=x.shape[-1] if isinstance(x, Tensor) and x.ndim else 1)
+    numbers = isinstance(group, Tensor) and group.numel()
+    largest = int(group.max()) if numbers else 0
+    check_labels(group, classes=max(largest, 0) + 1, batch=len(x))
+    means = []
+    for each in group.unique():
+        rows = x.detach()[group == each].double()
+        if len(rows) < 2:
+            raise ValueError(f"each group must have two rows, got one of {int(each)}")
+        means.append(torch.pdist(rows).mean())
+    return float(torch.stack(means).mean())
+
+
 # --- codes and classes ----------------------------------------------------------------
 
 

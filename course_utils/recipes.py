@@ -8,6 +8,8 @@ from __future__ import annotations
 from functools import partial
 
 from course_utils.artifacts import trained
+from course_utils.data.captions import Captions
+from course_utils.data.colours import random_tints
 from course_utils.data.images import ImageSplits
 from course_utils.data.plane import PlaneData
 from course_utils.data.text import Tokens
@@ -15,6 +17,10 @@ from course_utils.models.classifier import Classifier, train_classifier
 from course_utils.models.gpt.model import GPT, MODERN
 from course_utils.models.gpt.training import train_gpt
 from course_utils.models.judge import Judge
+from course_utils.models.latent_diffusion.model import TextToImage, caption_flow
+from course_utils.models.latent_diffusion.reflow import train_straight
+from course_utils.models.latent_diffusion.space import LatentSpace
+from course_utils.models.latent_diffusion.training import train_caption_flow
 from course_utils.models.normalizing_flow import (
     NormalizingFlow,
     affine_flow,
@@ -55,3 +61,49 @@ def book_gpt(data: Tokens) -> tuple[GPT, History]:
     """
     build = partial(GPT, data.size, data.block, recipe=MODERN)
     return trained("gpt", build, train_gpt, data=data, keep=[0, 1, 2, 4, 8])
+
+
+# which colour each digit never has: a white four is never seen, a red one often
+UNSEEN = tuple((digit + 5) % 10 for digit in range(10))
+
+
+def captioned_digits(grey: ImageSplits) -> ImageSplits:
+    """Digits in colours, but ten of the hundred pairs never occur."""
+    return random_tints(grey, never=UNSEEN)
+
+
+def digits_space(data: ImageSplits) -> tuple[LatentSpace, History]:
+    """The latents of coloured digits, 32 numbers each, from a VAE of small σ."""
+    build = partial(conv_vae, 32, 0.1, 16, shape=(3, 28, 28))
+    vae, history = trained(
+        "coloured-vae", build, train_vae, data=data, epochs=10, watched=500
+    )
+    return LatentSpace(vae, data.train.image), history
+
+
+def captions_model(data: ImageSplits) -> tuple[TextToImage, History]:
+    """The book's text-to-image model, in English and Hebrew."""
+    space, _ = digits_space(data)
+    flow, history = trained(
+        "caption-flow",
+        caption_flow,
+        train_caption_flow,
+        space=space,
+        data=data,
+        captions=Captions(),
+    )
+    return TextToImage(space, flow), history
+
+
+def straight_model(data: ImageSplits) -> tuple[TextToImage, History]:
+    """Its student, for few steps, with guidance 2 inside."""
+    model, _ = captions_model(data)
+    student, history = trained(
+        "straight-flow",
+        caption_flow,
+        train_straight,
+        teacher=model.flow,
+        captions=Captions(),
+        never=UNSEEN,
+    )
+    return TextToImage(model.space, student), history

@@ -192,6 +192,105 @@ def test_the_drawn_colour_says_nothing_of_the_digit() -> None:
     assert 50 < chi_square < 149  # all but 2 of 1,000
 
 
+def many(count: int, classes: int = 10) -> ImageSplits:
+    grey = grey_images(count, classes, side=1)
+    return ImageSplits(grey, grey_images(30, classes, 1), grey, "many")
+
+
+def test_without_a_rule_the_colours_are_as_they_always_were() -> None:
+    grey, draw = splits(), torch.Generator().manual_seed(7)
+    coloured = random_tints(grey, seed=7)
+    for images in (coloured.train, coloured.validation, coloured.test):
+        assert isinstance(images, ColouredImages)
+        assert torch.equal(
+            images.colour, torch.randint(10, (len(images),), generator=draw)
+        )
+    assert coloured.fingerprint == "tints-7-grey"
+    assert torch.equal(random_tints(grey, 7, None, 9).train.image, coloured.train.image)
+
+
+@pytest.mark.parametrize("choices", [1, 2, 5, 9])
+@pytest.mark.parametrize("rule", [tuple(range(10)), SHIFTED])
+def test_a_digit_has_so_many_colours_alike_and_never_that_of_the_rule(
+    rule: list[int], choices: int
+) -> None:
+    n = 9000
+    data = random_tints(many(n), 1, rule, choices)
+    for images in (data.train, data.validation, data.test):
+        assert isinstance(images, ColouredImages)
+        assert not (images.colour == torch.tensor(rule)[images.label]).any()
+    train = data.train
+    assert isinstance(train, ColouredImages)
+    table = torch.zeros(10, 10).index_put(
+        (train.label, train.colour), torch.ones(n), accumulate=True
+    )
+    follow = [
+        [(rule[digit] + k) % 10 for k in range(1, choices + 1)] for digit in range(10)
+    ]
+    for digit, row in enumerate(table):
+        assert row.nonzero()[:, 0].tolist() == sorted(follow[digit])
+    expected = n / 10 / choices
+    chi_square = float((table[table > 0] - expected).square().sum()) / expected
+    freedom = 10 * (choices - 1)
+    assert chi_square <= freedom + 4 * (2 * freedom) ** 0.5
+
+
+def test_a_rule_of_tints_is_told_in_the_fingerprint() -> None:
+    grey = many(40)
+    several = [
+        random_tints(grey, 1),
+        random_tints(grey, 1, SHIFTED),
+        random_tints(grey, 1, range(10)),
+        random_tints(grey, 1, SHIFTED, 5),
+        random_tints(grey, 2, SHIFTED),
+    ]
+    assert len({one.fingerprint for one in several}) == len(several)
+    again = random_tints(grey, 1, torch.tensor(SHIFTED))  # type: ignore[arg-type]
+    assert again.fingerprint == several[1].fingerprint
+    assert torch.equal(again.train.image, several[1].train.image)
+
+
+def test_tints_leave_torchs_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    random_tints(many(40), 1, SHIFTED, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("never", "choices", "error", "message"),
+    [
+        (SHIFTED, 0, ValueError, "choices must be at least 1, got 0"),
+        (SHIFTED, -1, ValueError, "choices must be at least 1, got -1"),
+        (SHIFTED, 10, ValueError, "choices must be at most 9, .* got 10"),
+        (SHIFTED, 2.0, TypeError, "choices must be a whole number, got 2.0"),
+        (SHIFTED, True, TypeError, "choices must be a whole number, got True"),
+        (None, 5, ValueError, "less only with never, got 5"),
+        (None, 10, ValueError, "choices must be at most 9"),
+        ((5,), 9, ValueError, "each of 10 classes, got 1"),
+        (SHIFTED[:9], 9, ValueError, "each of 10 classes, got 9"),
+        ([0] * 10, 9, ValueError, "colours of its own"),
+        ((), 9, ValueError, "each of 10 classes, got 0"),
+        (5, 9, TypeError, "a row of colours, one a class, got 5"),
+        ("0123456789", 9, TypeError, "whole number"),
+    ],
+)
+def test_other_rules_of_tints_are_refused(
+    never: list[int], choices: int, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        random_tints(many(20), 0, never, choices)
+
+
+def test_a_rule_has_a_colour_for_each_class_of_other_data_too() -> None:
+    data = random_tints(many(60, 3), 0, (4, 5, 6), 1)
+    assert isinstance(data.train, ColouredImages)
+    assert torch.equal(data.train.colour, data.train.label + 5)
+    with pytest.raises(ValueError, match="each of 3 classes, got 10"):
+        random_tints(many(60, 3), 0, SHIFTED)
+    assert check_rule((4, 5, 6), 3) == (4, 5, 6)
+
+
 @pytest.mark.parametrize("rule", [range(10), SHIFTED, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]])
 def test_a_domain_gives_every_digit_its_colour(rule: list[int]) -> None:
     images = in_domain(grey_images(60), rule)

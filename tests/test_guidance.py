@@ -39,6 +39,7 @@ from course_utils.networks.conditioning import (
     Tokens,
     Unconditional,
     Vectors,
+    Words,
 )
 from course_utils.notebook import seeded
 
@@ -194,6 +195,87 @@ def test_the_plain_denoiser_has_the_same_schedule_and_shape() -> None:
     assert GuidedDenoiser(denoiser(), 2.0, equal).plain is equal
 
 
+# --- guidance at some times alone -----------------------------------------------------
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("shape", [(2,), (3, 2)])
+def test_guidance_in_an_interval_is_guided_there_and_conditional_elsewhere(
+    strength: float, shape: tuple[int, ...]
+) -> None:
+    known, n = ClassLabels(3, 4, drop=0.2), 40
+    backbone = MLPBackbone(shape, TimeFeatures().out_dim, 4, width=8, frequencies=2)
+    model = shaken(VelocityNet(backbone, known))
+    y = torch.randn(n, *shape, generator=seeded(1), dtype=torch.float64)
+    t, label = torch.linspace(0, 1, n), torch.arange(n) % 3
+    guided = GuidedVelocity(model, strength)
+    late = GuidedVelocity(model, strength, between=(0.25, 0.7))
+    inside = (t >= 0.25) & (t <= 0.7)
+    assert 0 < inside.sum() < n
+    found = late(y, t, label)
+    assert torch.equal(found[inside], guided(y, t, label)[inside])
+    assert torch.equal(found[~inside], model(y, t, label)[~inside])
+    # one time for all, as a solver asks
+    for part, same in ((inside, guided), (~inside, model)):
+        time = t[part][:1].expand(n)
+        assert torch.equal(late(y, time, label), same(y, time, label))
+    assert torch.equal(late(y, t), model(y, t))  # without a condition
+    whole = GuidedVelocity(model, strength, between=(0.0, 1.0))
+    assert torch.equal(whole(y, t, label), guided(y, t, label))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("steps", [5, 10, 20, 30])
+def test_an_interval_has_its_ends(dtype: torch.dtype, steps: int) -> None:
+    """Also where k/steps is not quite the number that was asked for."""
+    model = velocity().to(dtype)
+    for first, last in ((1, 3), (0, 2), (steps - 2, steps), (2, 2)):
+        late = GuidedVelocity(model, 3.0, between=(first / steps, last / steps))
+        for k in range(steps + 1):
+            t = torch.full((6,), k * (1 / steps), dtype=dtype).clamp(max=1)
+            same = torch.equal(
+                late(X.to(dtype), t, LABEL), model(X.to(dtype), t, LABEL)
+            )
+            assert same is not (first <= k <= last)
+
+
+def test_what_is_not_in_the_interval_asks_once() -> None:
+    model, plain = velocity(), velocity(Unconditional())
+    late = GuidedVelocity(model, 3.0, plain, between=(0.5, 1.0))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("asked")
+
+    plain.register_forward_pre_hook(refuse)
+    assert torch.equal(late(X, T / 3, LABEL), model(X, T / 3, LABEL))
+    with pytest.raises(AssertionError, match="asked"):
+        late(X, T, LABEL)
+
+
+@pytest.mark.parametrize(
+    ("between", "error"),
+    [
+        ((0.6, 0.5), ValueError),
+        ((-0.1, 0.5), ValueError),
+        ((0.5, 1.1), ValueError),
+        ((float("nan"), 0.5), ValueError),
+        ((0.0, float("nan")), ValueError),
+        ((0.5,), ValueError),
+        ((0.1, 0.2, 0.3), ValueError),
+        ((), ValueError),
+        (0.5, TypeError),
+        (None, TypeError),
+        ("01", TypeError),
+        ({0.0, 1.0}, TypeError),
+        (("0", "1"), TypeError),
+        ((False, True), TypeError),
+    ],
+)
+def test_other_intervals_are_refused(between: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"between must (hold two times|be a number)"):
+        GuidedVelocity(velocity(), 2.0, between=between)
+
+
 # --- with the truths, guidance follows log p(x) + w·log p(c | x) ----------------------
 
 DATA: dict[str, PlaneData] = {
@@ -282,6 +364,10 @@ GIVEN: dict[str, tuple[Callable[[float], Conditioning], Callable[[int], Tensor]]
         lambda drop: Tokens(6, 4, drop),
         lambda n: torch.randn(n, 5, 6, generator=seeded(4)),
     ),
+    "words": (
+        lambda drop: Words(7, 4, drop),
+        lambda n: 1 + torch.randint(6, (n, 5), generator=seeded(4)),
+    ),
 }
 
 
@@ -317,6 +403,100 @@ def test_no_condition_is_what_was_dropped(name: str) -> None:
     gradient = dict(known.named_parameters())["nothing"].grad
     assert gradient is not None
     assert (gradient > 0).all()
+
+
+# --- words of a text ------------------------------------------------------------------
+
+TEXT = torch.tensor([[3, 1, 2, 0], [5, 0, 0, 0], [0, 0, 0, 0], [6, 6, 1, 4]])
+
+
+def words(drop: float = 0.2) -> Words:
+    return shaken(Words(7, 4, drop))
+
+
+def test_an_encoded_text_is_that_of_its_words() -> None:
+    known = words()
+    found = known(TEXT, 4)
+    for row, text in zip(found, TEXT, strict=True):
+        vectors = [known.table.weight[place] for place in text.tolist() if place]
+        expected = known.nothing
+        if vectors:
+            expected = known.mix(torch.stack(vectors).sum(0) / len(vectors) ** 0.5)
+        assert expected is not None
+        assert torch.allclose(row, expected, atol=1e-12)
+
+
+def test_the_order_of_words_and_more_room_make_no_difference() -> None:
+    known, found = words(), words()(TEXT, 4)
+    for seed in range(5):
+        order = torch.randperm(4, generator=seeded(seed))
+        assert torch.allclose(known(TEXT[:, order], 4), found, atol=1e-12)
+    wide = torch.cat([TEXT, torch.zeros(4, 9, dtype=torch.int64)], dim=1)
+    assert torch.allclose(known(wide, 4), found, atol=1e-12)
+    with torch.no_grad():
+        known.table.weight[0] = 1e6  # of the place without a word
+    assert torch.allclose(known(TEXT, 4), found, atol=1e-12)
+
+
+def test_a_row_without_words_is_nothing() -> None:
+    for model in (velocity(words()), denoiser(words())):
+        empty = torch.zeros(6, 3, dtype=torch.int64)
+        assert torch.equal(model(X, T, empty), model(X, T))
+        text = empty.clone()
+        text[3] = 2
+        mixed = model(X, T, text)
+        assert torch.allclose(mixed[:3], model(X, T)[:3], atol=1e-12)
+        assert not torch.allclose(mixed[3], model(X, T)[3], atol=1e-2)
+
+
+def test_gradients_reach_the_words_that_stand_there_alone() -> None:
+    known = words()
+    known(TEXT, 4).square().sum().backward()
+    gradient = known.table.weight.grad
+    assert gradient is not None
+    reached = gradient.abs().sum(1) > 0
+    assert reached.tolist() == [p in (1, 2, 3, 4, 5, 6) for p in range(7)]
+    known.zero_grad()
+    known(TEXT[1:2], 1).square().sum().backward()
+    assert known.table.weight.grad is not None
+    assert (known.table.weight.grad.abs().sum(1) > 0).nonzero().tolist() == [[5]]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (TEXT[:3], ValueError, r"shape \(4, L\) with L ≥ 1, .*, got \(3, 4\)"),
+        (TEXT[:1], ValueError, r"shape \(4, L\) with L ≥ 1, .*, got \(1, 4\)"),
+        (TEXT[0], ValueError, r"shape \(4, L\) with L ≥ 1, .*, got \(4,\)"),
+        (TEXT[:, :0], ValueError, r"got \(4, 0\)"),
+        (TEXT[None], ValueError, r"got \(1, 4, 4\)"),
+        (TEXT + 1, ValueError, "places 0 … 6, got 1 … 7"),
+        (TEXT - 1, ValueError, "places 0 … 6, got -1 … 5"),
+        (TEXT.int(), TypeError, "torch.int64 tensor .*, got torch.int32"),
+        (TEXT.double(), TypeError, "torch.int64 tensor .*, got torch.float64"),
+        (TEXT.tolist(), TypeError, "torch.int64 tensor .*, got list"),
+        ("a red seven", TypeError, "torch.int64 tensor .*, got str"),
+        (TEXT.to("meta"), ValueError, "on cpu like the model, got meta"),
+    ],
+)
+def test_malformed_texts_are_refused(
+    text: Tensor, error: type[Exception], message: str
+) -> None:
+    for drop in (0.0, 0.2):
+        with pytest.raises(error, match=message):
+            words(drop).check(text, 4)
+
+
+def test_a_model_that_needs_a_text_says_so() -> None:
+    with pytest.raises(ValueError, match=r"needs a text: expected places .*, got None"):
+        words(0.0).check(None, 4)
+    with pytest.raises(ValueError, match="at least one word in each row, got a row"):
+        words(0.0).check(TEXT, 4)
+    words(0.0).check(TEXT[:2], 2)
+    words().check(TEXT, 4)
+    for rows, dim, message in ((1, 4, "words must be at least 2"), (3, 0, "dim must")):
+        with pytest.raises(ValueError, match=message):
+            Words(rows, dim)
 
 
 # --- conditions: what is refused ------------------------------------------------------

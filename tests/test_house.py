@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import course_utils
 from course_utils.checks import check_labels, check_points, check_times
+from course_utils.data.captions import Captions
 from course_utils.models.classifier import (
     Classifier,
     augment,
@@ -65,6 +66,14 @@ from course_utils.models.flow_matching import (
 from course_utils.models.flow_matching.path import LinearPath
 from course_utils.models.flow_matching.velocity import TimeFeatures
 from course_utils.models.kernel_density import KernelDensity
+from course_utils.models.latent_diffusion import (
+    LatentSpace,
+    TextToImage,
+    caption_flow,
+    gaussian_floor,
+    straight_loss,
+    teacher_pairs,
+)
 from course_utils.models.normalizing_flow import (
     AffineCoupling,
     NormalizingFlow,
@@ -83,12 +92,13 @@ from course_utils.models.vae import (
     log_weights,
     negative_elbo,
 )
-from course_utils.networks.conditioning import ClassLabels, Tokens, Vectors
+from course_utils.networks.conditioning import ClassLabels, Tokens, Vectors, Words
 from course_utils.networks.images import conv_decoder
 
 SHAPES = [(2,), (1, 28, 28), (3, 8, 8)]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 B = 4
+CAPTIONS = Captions()
 Outputs = list[Tensor]
 
 
@@ -145,11 +155,26 @@ def denoiser_of_ones_own(shape: tuple[int, ...]) -> NoiseNet:
     return NoiseNet(schedule, backbone, time, shape=shape, condition=known)
 
 
-def with_text(shape: tuple[int, ...], known: Vectors) -> NoiseNet:
+def with_text(shape: tuple[int, ...], known: Vectors | Words) -> NoiseNet:
     schedule = VEExponential()
     time = LogSNRFeatures(schedule)
     backbone = SmallNet(shape, time.out_dim, known.out_dim)
     return NoiseNet(schedule, backbone, time, shape=shape, condition=known)
+
+
+def flow_with_text(shape: tuple[int, ...]) -> FlowMatching:
+    known = Words(9, 5, drop=0.3)
+    backbone = SmallNet(shape, TimeFeatures().out_dim, known.out_dim)
+    return FlowMatching(VelocityNet(backbone, known), shape)
+
+
+class Painter(nn.Module):
+    """From text to image: VAE and flow, as one module that can be moved."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.vae = conv_vae(4, width=2, hidden=8, shape=shape)
+        self.flow = caption_flow(4, embedding=5, width=8, depth=1)
 
 
 def normalizing_flow(kind: str, shape: tuple[int, ...]) -> NormalizingFlow:
@@ -196,6 +221,49 @@ def denoise(model: Any, x: Tensor, known: Tensor | None) -> Iterator[Tensor]:
 
 def use_text(text: Callable[[Tensor], Tensor]) -> Act:
     return lambda model, x: [*denoise(model, x, text(x))]
+
+
+def texts(x: Tensor) -> Tensor:
+    """Places of words: one word, two, …, and a row without any."""
+    rows = torch.arange(1, B + 1).expand(B, B).tril().roll(1, 0)
+    return rows.clone().index_fill(0, torch.tensor(0), 0).to(x.device)
+
+
+def use_flow_with_text(model: FlowMatching, x: Tensor) -> list[Tensor]:
+    text = texts(x)
+    known = model.velocity.condition(text, len(x))
+    assert known is not None
+    late = GuidedVelocity(model.velocity, 2.0, between=(0.3, 0.6))
+    t = torch.linspace(0, 1, B, device=x.device)
+    return [
+        FlowMatchingLoss()(model, (x, text)),
+        straight_loss(model, (x, x, text)),
+        known,
+        late(x, t, text),
+        FlowMatching(late, model.shape).trajectory(x, text, steps=4),
+        model.sample(B, None, steps=2),
+    ]
+
+
+def use_painter(painter: Painter, x: Tensor) -> list[Tensor]:
+    space = LatentSpace(painter.vae, x)
+    model = TextToImage(space, painter.flow)
+    prompts = ["a red seven", "שבע אדום", "something blue", "the digit 3"]
+    z = space.encode(x, torch.Generator())
+    pairs = teacher_pairs(painter.flow, CAPTIONS, B, steps=2)
+    loss = straight_loss(painter.flow, pairs)
+    if not z.is_meta:
+        assert gaussian_floor(z.repeat(3, 1)) > 0
+    return [
+        loss,
+        z,
+        space.decode(z),
+        *space.law(x),
+        model.path(prompts, z, steps=3, between=(0.3, 0.6)),
+        model.draw(prompts, generator=torch.Generator(), steps=2),
+        model.draw(None, count=B, steps=2),
+        *pairs[:2],
+    ]
 
 
 def use_normalizing_flow(model: NormalizingFlow, x: Tensor) -> list[Tensor]:
@@ -272,6 +340,12 @@ CASES: dict[str, Case] = {
         lambda s: with_text(s, Tokens(6, 5, drop=0.3)),
         use_text(lambda x: x.new_ones(len(x), 7, 6)),
     ),
+    "diffusion, words of a text": (
+        lambda s: with_text(s, Words(9, 5, drop=0.3)),
+        use_text(texts),
+    ),
+    "flow matching, words of a text": (flow_with_text, use_flow_with_text),
+    "text to image": (Painter, use_painter),
     "likelihood of diffusion": (
         lambda s: mlp_denoiser(VPLinear(), shape=s, width=4, depth=1, frequencies=0),
         lambda m, x: [flow_log_prob(m, x, steps=1)],
@@ -313,6 +387,7 @@ FOR_IMAGES = {
     "VAE, discrete",
     "classifier",
     "code without labels",
+    "text to image",
     "translation",
 }
 LIKELIHOODS = {name for name in CASES if "likelihood" in name}

@@ -22,6 +22,7 @@ from course_utils.metrics import (
     path_ratio,
     share_off_support,
     sliced_wasserstein,
+    spread_within,
     turning,
 )
 from course_utils.notebook import seeded
@@ -172,6 +173,66 @@ def test_bad_features() -> None:
         x[2, 1] = bad
         with pytest.raises(ValueError, match="must be finite, got 1 of 5 rows"):
             frechet_distance(torch.randn(5, 3), x)
+
+
+# --- how far apart the rows of one group are ------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_spread_is_the_mean_over_pairs_and_then_over_groups(
+    dtype: torch.dtype,
+) -> None:
+    x = torch.randn(40, 3, generator=seeded(0)).to(dtype)
+    group = torch.tensor([0] * 25 + [3] * 10 + [7] * 2 + [5] * 3)
+    group = group[torch.randperm(40, generator=seeded(1))]
+    each = []
+    for g in (0, 3, 5, 7):
+        rows = [row for row, own in zip(x.tolist(), group, strict=True) if own == g]
+        apart = [
+            sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5
+            for i, one in enumerate(rows)
+            for j, other in enumerate(rows)
+            if i != j
+        ]
+        each.append(sum(apart) / len(apart))
+    assert spread_within(x, group) == pytest.approx(sum(each) / 4, rel=1e-6)
+    assert spread_within(x.clone().requires_grad_(), group) == spread_within(x, group)
+
+
+def test_the_spread_of_known_clouds() -> None:
+    """Of normal points E|x − y| = √2·E|x|, and on the plane E|x| = √(π/2)."""
+    n = 3000
+    x, group = torch.randn(n, 2, generator=seeded(2)), torch.arange(n) % 2
+    x[group == 1] *= 3  # each group counts alike
+    assert spread_within(x, group) == pytest.approx(2 * torch.pi**0.5, rel=0.03)
+    assert spread_within(x + 100.0 * group[:, None], group) == pytest.approx(
+        spread_within(x, group), rel=1e-4
+    )
+    assert spread_within(torch.ones(4, 2), torch.zeros(4).long()) == 0
+
+
+def test_groups_without_a_spread_are_refused() -> None:
+    x, group = torch.randn(4, 2), torch.tensor([0, 0, 1, 1])
+    for rows, groups, error, message in (
+        (x, torch.tensor([0, 0, 0, 1]), ValueError, "two rows, got one of 1"),
+        (x, group[:3], ValueError, r"must have shape \(4,\), got \(3,\)"),
+        (x, group[:1], ValueError, r"must have shape \(4,\), got \(1,\)"),
+        (x, group[:0], ValueError, r"must have shape \(4,\), got \(0,\)"),
+        (x, group[:, None], ValueError, r"must have shape \(4,\), got \(4, 1\)"),
+        (x, group - 1, ValueError, "lie in 0 … 0, got -1 … 0"),
+        (x, group - 5, ValueError, "labels must lie in 0 … 0, got -5 … -4"),
+        (x, group.float(), TypeError, "torch.int64 tensor, got torch.float32"),
+        (x, [0, 0, 1, 1], TypeError, "torch.int64 tensor, got list"),
+        (x[:0], group[:0], ValueError, "at least one row"),
+        (x[:, 0], group, ValueError, "must have shape"),
+        (torch.tensor(1.0), group, ValueError, "must have shape"),
+        (x[None], group, ValueError, "must have shape"),
+        (x / 0, group, ValueError, "must be finite, got 4 of 4 rows"),
+        (x.long(), group, TypeError, "floating dtype"),
+        (x.tolist(), group, TypeError, "must be a torch.Tensor"),
+    ):
+        with pytest.raises(error, match=message):
+            spread_within(rows, groups)  # type: ignore[arg-type]
 
 
 def test_estimate_of_values() -> None:

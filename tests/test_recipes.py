@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from course_utils import keys
+from course_utils import keys, recipes
+from course_utils.data.colours import ColouredImages
 from course_utils.data.images import Images, ImageSplits
 from course_utils.models.vae import GaussianDecoder
-from course_utils.recipes import digits_vae, judge
+from course_utils.recipes import (
+    UNSEEN,
+    captioned_digits,
+    captions_model,
+    digits_vae,
+    judge,
+    straight_model,
+)
+from course_utils.training.history import History
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +88,61 @@ def test_the_vae_is_trained_once_and_hangs_on_little(folder: Path) -> None:
         assert torch.equal(value, first.state_dict()[name])
         assert torch.equal(value, again.state_dict()[name])
     assert not modules_in_the_key(folder, "vae") & unrelated()
+
+
+def test_ten_pairs_of_digit_and_colour_never_occur() -> None:
+    assert sorted(UNSEEN) == list(range(10))
+    coloured = captioned_digits(tiny())
+    for images in (coloured.train, coloured.validation, coloured.test):
+        assert isinstance(images, ColouredImages)
+        assert not (images.colour == torch.tensor(UNSEEN)[images.label]).any()
+
+
+def test_text_to_image_is_made_of_parts_that_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each part's training is told what it hangs on; here none is trained."""
+    told: dict[str, dict[str, Any]] = {}
+    built: dict[str, torch.nn.Module] = {}
+
+    def kept(
+        name: str,
+        build: Callable[[], torch.nn.Module],
+        train: Callable[..., History],
+        **settings: Any,
+    ) -> tuple[torch.nn.Module, History]:
+        key = keys.facts(name, 0, build, train, settings)
+        told[name] = {"settings": settings, "code": set(key["code"]), "train": train}
+        assert json.dumps(key)
+        if name not in built:
+            torch.manual_seed(0)
+            built[name] = build().eval()
+        return built[name], History()
+
+    monkeypatch.setattr(recipes, "trained", kept)
+    data = captioned_digits(tiny())
+    model, _ = captions_model(data)
+    assert list(told) == ["coloured-vae", "caption-flow"]
+    student, _ = straight_model(data)
+    assert list(told) == ["coloured-vae", "caption-flow", "straight-flow"]
+    assert model.flow is built["caption-flow"]
+    assert student.flow is built["straight-flow"]
+    assert model.space.vae is student.space.vae is built["coloured-vae"]
+    # what is drawn from later is what the flow was trained in
+    space = told["caption-flow"]["settings"]["space"]
+    assert torch.equal(space.mean, model.space.mean)
+    assert torch.equal(space.std, student.space.std)
+    straight = told["straight-flow"]["settings"]
+    assert straight["teacher"] is model.flow
+    assert straight["never"] == UNSEEN
+    captions = told["caption-flow"]["settings"]["captions"]
+    assert captions.fingerprint == straight["captions"].fingerprint
+    for part in told.values():
+        assert not part["code"] & unrelated()
+        inspect.signature(part["train"]).bind(None, **part["settings"])
+    for one in (model, student):
+        x = one.draw(["a red seven", "שבע אדום"], steps=2)
+        assert x.shape == (2, 3, 28, 28)
 
 
 def test_recipes_alone_use_the_cache() -> None:

@@ -1,5 +1,6 @@
 """Studies: what was measured is kept, and only what is missing runs again."""
 
+import inspect
 import json
 import multiprocessing
 from pathlib import Path
@@ -142,6 +143,16 @@ def test_what_a_table_tells_of_several_seeds() -> None:
     assert told([0.12345]) == "0.123"
     with pytest.raises(ValueError, match="one value or more, got none"):
         told([])
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_rows_have_settings_that_a_study_takes(name: str) -> None:
+    one = STUDIES[name]
+    taken = inspect.signature(one.measure)
+    for settings in one.rows.values():
+        taken.bind(0, **settings)
+    assert len({repr(settings) for settings in one.rows.values()}) == len(one.rows)
+    assert json.loads(json.dumps(one.rows)) == one.rows  # as they are kept
 
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"

@@ -147,37 +147,65 @@ class ColouredImages(Images):
         return grey_of(self.image)
 
 
-def random_tints(grey: ImageSplits, seed: int = 0) -> ImageSplits:
+def random_tints(
+    grey: ImageSplits,
+    seed: int = 0,
+    never: Sequence[int] | None = None,
+    choices: int = len(COLOURS) - 1,
+) -> ImageSplits:
     """The same images, each in one of the ten colours, drawn independently of it.
 
     Args:
         grey: images of one channel.
         seed: of the colours.
+        never: a rule digit → colour: images of a digit never get this one; digit and
+            colour are then not quite independent.
+        choices: how many colours a digit has then, those that follow in the table.
 
     Returns:
         Three sets of :class:`ColouredImages`.
+
+    Raises:
+        TypeError, ValueError: see :func:`check_rule`; choices out of range, or fewer
+            than nine without ``never``.
     """
     generator = torch.Generator().manual_seed(check_count("seed", seed, least=0))
+    rule = None if never is None else check_rule(never, grey.classes)
+    most = len(COLOURS) - 1
+    if check_count("choices", choices) > most or (rule is None and choices < most):
+        raise ValueError(
+            f"choices must be at most {most}, and less only with never, got {choices}"
+        )
 
     def tinted(images: Images) -> ColouredImages:
-        drawn = torch.randint(len(COLOURS), (len(images),), generator=generator)
+        if rule is None:
+            drawn = torch.randint(len(COLOURS), (len(images),), generator=generator)
+            return ColouredImages.of(images, drawn)
+        away = torch.randint(1, choices + 1, (len(images),), generator=generator)
+        drawn = (torch.tensor(rule)[images.label] + away) % len(COLOURS)
         return ColouredImages.of(images, drawn)
 
+    told = "" if rule is None else f"-{choices}-after-" + ",".join(map(str, rule))
     return ImageSplits(
         tinted(grey.train),
         tinted(grey.validation),
         tinted(grey.test),
-        f"tints-{seed}-{grey.fingerprint}",
+        f"tints-{seed}{told}-{grey.fingerprint}",
         grey.complete,
     )
 
 
-def check_rule(rule: Sequence[int]) -> tuple[int, ...]:
+def check_rule(rule: Sequence[int], classes: int | None = None) -> tuple[int, ...]:
     """Return the rule of a domain, digit → colour, if no two digits share a colour.
+
+    Args:
+        rule: places among the colours, one a class.
+        classes: how many classes there must be; any number by default.
 
     Raises:
         TypeError: not a row of whole numbers.
-        ValueError: a place that is none of the ten, or one that comes twice.
+        ValueError: a place that is none of the ten, or one that comes twice; a rule of
+            another number of classes.
     """
     if isinstance(rule, Mapping | Set) or not hasattr(rule, "__iter__"):
         raise TypeError(f"rule must be a row of colours, one a class, got {rule!r}")
@@ -186,6 +214,11 @@ def check_rule(rule: Sequence[int]) -> tuple[int, ...]:
         raise ValueError(
             f"a rule must give each class one of {len(COLOURS)} colours of its own,"
             f" got {places}"
+        )
+    if classes is not None and len(places) != classes:
+        raise ValueError(
+            f"a rule must have a colour for each of {classes} classes,"
+            f" got {len(places)}"
         )
     return places
 
@@ -196,12 +229,7 @@ def in_domain(images: Images, rule: Sequence[int]) -> ColouredImages:
     Raises:
         TypeError, ValueError: see :func:`check_rule`; a rule of too few classes.
     """
-    places = check_rule(rule)
-    if len(places) != images.classes:
-        raise ValueError(
-            f"a rule must have a colour for each of {images.classes} classes,"
-            f" got {len(places)}"
-        )
+    places = check_rule(rule, images.classes)
     return ColouredImages.of(images, torch.tensor(places)[images.label])
 
 

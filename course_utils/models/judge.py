@@ -72,7 +72,7 @@ class Judge(nn.Module):
         self.classifier = classifier.eval().requires_grad_(False)
         here = classifier.head.weight
         label = data.train.label.to(here.device)
-        seen = self._features(data.train.image.to(here))  # (N, F)
+        seen = self.features(data.train.image.to(here))  # (N, F)
         classes = range(data.classes)
         mean = torch.stack([seen[label == c].mean(0) for c in classes])  # (C, F)
         off = seen - mean[label]
@@ -89,7 +89,7 @@ class Judge(nn.Module):
         """d²(x) of images x (B, C, H, W), (B,): to the nearest class of digits."""
         # what .float() or .half() did to the judge does not change how it computes
         mean, precision = self.mean.double(), self.precision.double()
-        off = self._features(x)[:, None] - mean  # (B, C, F)
+        off = self.features(x)[:, None] - mean  # (B, C, F)
         return ((off @ precision) * off).sum(2).amin(1).to(x.dtype)
 
     @torch.no_grad()
@@ -100,7 +100,7 @@ class Judge(nn.Module):
         return found.masked_fill(refused, REFUSED)
 
     @torch.no_grad()
-    def _features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """h(x), in double precision, (B, F)."""
         check_images(x, shape=self.classifier.shape, like=self.classifier.head.weight)
         with frozen(self.classifier):

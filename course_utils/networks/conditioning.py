@@ -7,6 +7,7 @@ same for flow matching and diffusion:
     ClassLabels     class indices (B,)                    → (B, E), a row of a table
     Vectors         vectors (B, V) of a text encoder      → (B, E)
     Tokens          tokens (B, L, V) of a text encoder    → (B, L, E)
+    Words           places of words (B, L), 0: no word    → (B, E), encoded here
 
 For guidance without a classifier a model must also know what comes without a condition:
 with ``drop`` above 0, a model in train mode replaces this share of the conditions by a
@@ -22,7 +23,14 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from course_utils.checks import check_count, check_labels, check_number, check_samples
+from course_utils.checks import (
+    check_count,
+    check_labels,
+    check_number,
+    check_samples,
+    has_values,
+)
+from course_utils.networks.basic import mlp
 
 Condition = Tensor | None
 _NAME = "conditions"  # in messages
@@ -202,3 +210,64 @@ class Tokens(Vectors):
                 f" got {tuple(condition.shape)}"
             )
         return (condition.shape[1], self.in_dim)
+
+
+class Words(_Given):
+    """A text as the places of its words (B, L), 0 where there is none: a small encoder.
+
+        e = mlp(Σ_i w_i/√n),    w_i the learnt vectors of its n words
+
+    The order of the words is lost. A row without words is "nothing".
+
+    Args:
+        words: how many rows the table has, that of 0 included.
+        dim: E, also of the words' vectors.
+        drop: see the module's text.
+    """
+
+    def __init__(self, words: int, dim: int, drop: float = 0.0) -> None:
+        super().__init__(check_count("dim", dim), drop)
+        self.words = check_count("words", words, least=2)
+        self.table = nn.Embedding(words, dim)
+        self.mix = mlp([dim, dim, dim])
+
+    def check(self, condition: Condition, batch: int) -> None:
+        if condition is None:
+            if not self.optional:
+                raise ValueError(
+                    "this model needs a text: expected places of words (B, L), got None"
+                )
+            return
+        if not isinstance(condition, Tensor) or condition.dtype != torch.int64:
+            got = getattr(condition, "dtype", type(condition).__name__)
+            raise TypeError(f"texts must be a torch.int64 tensor (B, L), got {got}")
+        if condition.ndim != 2 or len(condition) != batch or not condition.shape[1]:
+            raise ValueError(
+                f"texts must have shape ({batch}, L) with L ≥ 1, a row for each sample,"
+                f" got {tuple(condition.shape)}"
+            )
+        if condition.device != self.table.weight.device:
+            raise ValueError(
+                f"texts must be on {self.table.weight.device} like the model,"
+                f" got {condition.device}"
+            )
+        if not has_values(condition) or not batch:
+            return
+        low, high = (int(end) for end in condition.aminmax())
+        if low < 0 or high >= self.words:
+            raise ValueError(
+                f"words must have places 0 … {self.words - 1}, got {low} … {high}"
+            )
+        if self.nothing is None and not bool((condition > 0).any(1).all()):
+            raise ValueError(
+                "this model needs a text: expected at least one word in each row, got"
+                " a row without any"
+            )
+
+    def embed(self, condition: Tensor) -> Tensor:
+        there = (condition > 0)[:, :, None].to(self.table.weight)  # (B, L, 1)
+        n = there.sum(1)
+        e: Tensor = self.mix(
+            (self.table(condition) * there).sum(1) / n.clamp(min=1) ** 0.5
+        )
+        return e if self.nothing is None else torch.where(n > 0, e, self.nothing)

@@ -6,6 +6,7 @@ import argparse
 
 import torch
 
+from course_utils.studies.captions import STUDY as CAPTIONS
 from course_utils.studies.coded_vae import STUDY as CODED_VAE
 from course_utils.studies.digit_code import STUDY as DIGIT_CODE
 from course_utils.studies.dimensions import STUDY as DIMENSIONS
@@ -16,7 +17,7 @@ from course_utils.studies.vaes import STUDY as VAES
 
 STUDIES: dict[str, Study] = {
     study.name: study
-    for study in (CODED_VAE, DIGIT_CODE, DIMENSIONS, GPT, TRANSLATION, VAES)
+    for study in (CAPTIONS, CODED_VAE, DIGIT_CODE, DIMENSIONS, GPT, TRANSLATION, VAES)
 }
 
 

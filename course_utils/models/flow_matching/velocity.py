@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from course_utils.checks import (
     check_alike,
     check_count,
+    check_number,
     check_samples,
     check_times,
+    has_values,
 )
 from course_utils.distributions import same_time, widen
 from course_utils.models.guidance import check_guided, guide
@@ -158,6 +160,9 @@ def mlp_velocity(
     return VelocityNet(backbone, condition, preconditioned, time)
 
 
+_ROUNDING = 1e-6  # of a time, at the ends of an interval
+
+
 class GuidedVelocity(Velocity):
     """v(y, t) + w·(v(y, t | c) − v(y, t)): pulled towards the condition.
 
@@ -165,22 +170,57 @@ class GuidedVelocity(Velocity):
         velocity: knows a condition.
         strength: w; 0 ignores the condition, 1 is the plain conditional field.
         plain: what gives v(y, t); by default ``velocity`` without its condition.
+        between: the first and the last time with this strength; at other times it is 1
+            (Kynkäänniemi et al. 2024, arXiv:2404.07724).
 
     Raises:
-        ValueError: a velocity that cannot do without its condition, and no other; a
-            ``plain`` one that needs a condition; a strength that is not finite.
+        TypeError, ValueError: a velocity that cannot do without its condition, and no
+            other; a ``plain`` one that needs a condition; a strength that is not
+            finite; not two times in order in [0, 1].
     """
 
     def __init__(
-        self, velocity: Velocity, strength: float, plain: Velocity | None = None
+        self,
+        velocity: Velocity,
+        strength: float,
+        plain: Velocity | None = None,
+        between: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         check_guided(velocity.condition, strength, plain.condition if plain else None)
         super().__init__(velocity.condition)
         self.velocity, self.strength, self.plain = velocity, strength, plain
+        self.between = _check_between(between)
 
     def at(self, y: Tensor, t: Tensor, condition: Condition) -> Tensor:
         plain = self.plain or self.velocity
-        strength = 0.0 if condition is None else self.strength
-        return guide(
-            lambda: plain(y, t), lambda: self.velocity(y, t, condition), strength
+        if condition is None:
+            return plain(y, t)
+        first, last = self.between
+        inside = (first - _ROUNDING <= t) & (t <= last + _ROUNDING)  # (B,)
+        if self.between == (0.0, 1.0) or (has_values(t) and bool(inside.all())):
+            return guide(
+                lambda: plain(y, t),
+                lambda: self.velocity(y, t, condition),
+                self.strength,
+            )
+        alone = self.velocity(y, t, condition)
+        if has_values(t) and not bool(inside.any()):
+            return alone
+        guided = guide(lambda: plain(y, t), lambda: alone, self.strength)
+        return torch.where(widen(inside, y).bool(), guided, alone)
+
+
+def _check_between(between: tuple[float, float]) -> tuple[float, float]:
+    """Return the two ends of an interval of times, if they are that.
+
+    Raises:
+        TypeError, ValueError: otherwise.
+    """
+    if isinstance(between, str) or not isinstance(between, Sequence):
+        raise TypeError(f"between must hold two times, got {between!r}")
+    times = [check_number("a time in between", time) for time in between]
+    if len(times) != 2 or not 0 <= times[0] <= times[1] <= 1:
+        raise ValueError(
+            f"between must hold two times in order in [0, 1], got {between!r}"
         )
+    return times[0], times[1]
