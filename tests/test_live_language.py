@@ -58,7 +58,7 @@ RECIPES = {
     "mixed": Recipe("rms", "learnt", "relu2", qk_norm=True, bias=False, base=50.0),
 }
 SCRIPT = """
-window.tools = { decodeText, makeEncoder, openEngine, pieceName };
+window.tools = { TOOLS };
 window.asked = 0;
 const state = STATE;
 const listeners = new Set();
@@ -75,6 +75,7 @@ const model = {
 };
 render({ model, el: document.getElementById("panel") });
 """
+TOOLS = "decodeText, makeEncoder, openEngine, pieceName"
 TOKENS = """({ state, texts }) => {
   const encode = tools.makeEncoder(state);
   return texts.map((text) => {
@@ -158,17 +159,23 @@ def served(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def write_page(folder: Path, panel: LivePanel, lang: str) -> None:
-    """A page with the panel as JupyterLab would run it, and a kernel that answers."""
+def write_page(folder: Path, panel: LivePanel, lang: str, tools: str = TOOLS) -> Path:
+    """A page with the panel as JupyterLab would run it, and a kernel that answers.
+
+    Some functions of its script are its ``tools``.
+    """
     direction = "rtl" if lang == "he" else "ltr"
     weights = base64.b64encode(panel.weights).decode()
     script = str(panel._esm).replace("export default { render };", SCRIPT)
+    script = script.replace("TOOLS", tools)
     script = script.replace("STATE", json.dumps(panel.state))
     text = f"""<!doctype html><html lang="{lang}" dir="{direction}">
     <meta charset="utf-8"><meta name="viewport" content="width=device-width">
     <style>{panel._css}</style><body><div id="panel"></div><script type="module">
     {script.replace("WEIGHTS", weights)}</script>"""
-    (folder / f"{lang}.html").write_text(text, encoding="utf-8")
+    path = folder / f"{lang}.html"
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 @contextmanager

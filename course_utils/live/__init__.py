@@ -6,6 +6,7 @@ from course_utils.live.joint import Dial, JointPanel
 from course_utils.live.language import LanguagePanel
 from course_utils.live.latent import LatentMap
 from course_utils.live.layers import LayersPanel
+from course_utils.live.prompt import PromptPanel
 from course_utils.live.translation import TranslationPanel
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "LanguagePanel",
     "LatentMap",
     "LayersPanel",
+    "PromptPanel",
     "TranslationPanel",
 ]

@@ -33,10 +33,10 @@ export const decodeHalf = (text) => fromHalf(new Uint16Array(decodeBytes(text).b
 
 export const silu = (v) => v / (1 + Math.exp(-v));
 
-/** Two independent numbers from N(0, 1), by Box and Muller. */
-export function normalPair() {
-  const radius = Math.sqrt(-2 * Math.log(1 - Math.random()));
-  const angle = 2 * Math.PI * Math.random();
+/** Two independent numbers from N(0, 1), by Box and Muller; `random` gives numbers in [0, 1). */
+export function normalPair(random = Math.random) {
+  const radius = Math.sqrt(-2 * Math.log(1 - random()));
+  const angle = 2 * Math.PI * random();
   return [radius * Math.cos(angle), radius * Math.sin(angle)];
 }
 

@@ -9,14 +9,11 @@ import {
 } from "./language_parts.js";
 import { largest, samplingLaw } from "./sampling.js";
 import { decodeText, pieceName } from "./tokens.js";
-import { askWeights } from "./weights.js";
+import { megabytes, openGate, seconds, tellLoaded } from "./weights.js";
 
 const WORDS = {
   en: {
     about: (weights) => `A small GPT with ${weights} weights, which runs here, on your device.`,
-    load: (size) => `Load the model (${size})`,
-    loading: (part, size) => `Loading: ${part} of ${size}`,
-    failed: "The model could not be loaded. Please try again.",
     loaded: (size, load, make, first) =>
       `${size} were loaded in ${load} s; the model was ready ${make} s later, and its first`
       + ` prediction took ${first} s.`,
@@ -46,9 +43,6 @@ const WORDS = {
   },
   he: {
     about: (weights) => `GPT קטן עם ${weights} משקלים, שרץ כאן, במכשיר שלכם.`,
-    load: (size) => `טעינת המודל (${size})`,
-    loading: (part, size) => `בטעינה: ${part} מתוך ${size}`,
-    failed: "לא ניתן היה לטעון את המודל. נסו שוב.",
     loaded: (size, load, make, first) =>
       `נטענו ${size} בתוך ${load} שניות; המודל היה מוכן כעבור ${make} שניות, והחיזוי הראשון`
       + ` נמצא בתוך ${first} שניות.`,
@@ -104,49 +98,14 @@ export function openEngine() {
   return { ask, close: () => worker.terminate() };
 }
 
-const megabytes = (bytes) => `\u2066${(bytes / 1e6).toFixed(1)} MB\u2069`;
-const seconds = (ms) => Math.max(0.01, ms / 1000).toFixed(2);
-
-/** A button that loads the model; `opened(engine, told)` follows, with the times in words. */
-function openGate(model, words, el, opened) {
-  const { gpt, tokens, prompt, bytes } = model.get("state");
-  const size = megabytes(bytes);
-  const gate = element("div", { className: "live-gate" }, el);
-  element("p", { textContent: words.about((bytes / 2).toLocaleString("en")) }, gate);
-  const button = element("button", { type: "button", textContent: words.load(size) }, gate);
-  const said = element("output", {}, gate);
-  let engine = null;
-
-  async function load() {
-    const start = performance.now();
-    const weights = await askWeights(model, (come) => {
-      said.textContent = words.loading(megabytes(come), size);
-    });
-    const loaded = performance.now();
-    engine = openEngine();
-    await engine.ask("load", { gpt, tokens }, weights);
-    const made = performance.now();
-    const read = await engine.ask("read", prompt);
-    await engine.ask("look", read.length - 1);
-    return [loaded - start, made - loaded, performance.now() - made];
-  }
-
-  button.addEventListener("click", async () => {
-    button.disabled = true;
-    said.textContent = words.loading(megabytes(0), size);
-    try {
-      const times = await load();
-      gate.remove();
-      opened(engine, words.loaded(size, ...times.map(seconds)));
-    } catch (error) {
-      engine?.close();
-      button.disabled = false;
-      button.focus();
-      said.textContent = words.failed;
-      console.error(error);
-    }
-  });
-  return () => engine?.close();
+/** Makes the model in a worker of its own; returns how long that and a first look took, in ms. */
+async function startEngine(engine, { gpt, tokens, prompt }, weights) {
+  const loaded = performance.now();
+  await engine.ask("load", { gpt, tokens }, weights);
+  const made = performance.now();
+  const read = await engine.ask("read", prompt);
+  await engine.ask("look", read.length - 1);
+  return [made - loaded, performance.now() - made];
 }
 
 // --- the panel -----------------------------------------------------------------------------------
@@ -160,8 +119,7 @@ function openPlayground({ gpt, tokens: { pieces }, prompt }, words, engine, told
   let writing = false;
   let reads = 0; // of the prompt
 
-  const about = { className: "live-told", textContent: told, tabIndex: -1 };
-  element("output", about, el).focus({ preventScroll: true }); // the button has gone
+  tellLoaded(told, el);
   const box = openPrompt(words, prompt, el);
   const settings = openSettings(words, el, () => showNext());
   const acts = { write: () => write(WRITES), stop, one: () => write(1), anew: read };
@@ -249,15 +207,25 @@ function openPlayground({ gpt, tokens: { pieces }, prompt }, words, engine, told
 }
 
 function render({ model, el }) {
+  const state = model.get("state");
   const words = inLanguage(WORDS);
+  let engine = null;
   let stop = () => {};
   el.classList.add("live-stage");
-  const close = openGate(model, words, el, (engine, told) => {
-    stop = openPlayground(model.get("state"), words, engine, told, el);
+  openGate(model, words.about, el, async (weights, took) => {
+    engine = openEngine();
+    try {
+      const times = [took, ...await startEngine(engine, state, weights)];
+      const told = words.loaded(megabytes(state.bytes), ...times.map(seconds));
+      return () => { stop = openPlayground(state, words, engine, told, el); };
+    } catch (error) {
+      engine.close();
+      throw error;
+    }
   });
   return () => {
     stop();
-    close();
+    engine?.close();
   };
 }
 

@@ -110,12 +110,13 @@ const LAYERS = {
   unflatten: ({ shape }) => ({ values }) => ({ values, shape }),
 };
 
-/** The network as a function: numbers of this shape → numbers. */
-export function makeNetwork(state, shape) {
+/**
+ * The network as a function: numbers of this shape → numbers. `read` gives the values of what the
+ * state has for a weight or a bias: their base64, or how many come next where they lie apart.
+ */
+export function makeNetwork(state, shape, read = decodeHalf) {
   const layers = state.map(({ kind, weight, bias, ...settings }) =>
-    LAYERS[kind](
-      weight ? { weight: decodeHalf(weight), bias: decodeHalf(bias), ...settings } : settings,
-    ));
+    LAYERS[kind](weight ? { weight: read(weight), bias: read(bias), ...settings } : settings));
   return (input) =>
     layers.reduce((x, layer) => layer(x), { values: Float32Array.from(input), shape }).values;
 }

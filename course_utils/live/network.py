@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -91,15 +92,51 @@ def all_weights(network: nn.Module) -> tuple[list[tuple[str, list[int]]], bytes]
         ValueError: weights out of range, or more than 3,000,000 characters of them.
     """
     named = list(network.named_parameters())
-    for _, weight in named:
-        _check_half(weight)
-    weights = b"".join(as_bytes(weight.half(), "<f2") for _, weight in named)
+    weights = check_weights(b"".join(halves(weight) for _, weight in named))
+    return [(name, list(weight.shape)) for name, weight in named], weights
+
+
+def check_weights(weights: bytes) -> bytes:
+    """Return weights that are loaded on a click if a reader can load them.
+
+    Raises:
+        ValueError: more than 3,000,000 characters of them.
+    """
     if (size := 4 * -(-len(weights) // 3)) > HEAVY:  # in base64
         raise ValueError(
             f"weights must have at most {HEAVY:,} characters, got {size:,}: take a"
             " smaller network"
         )
-    return [(name, list(weight.shape)) for name, weight in named], weights
+    return weights
+
+
+def layers_apart(layers: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], bytes]:
+    """Layers of :func:`network_state` without their weights, and these for a click.
+
+    Returns:
+        the layers, with the number of values in the place of each weight and bias;
+        these values in half precision, one after the other.
+    """
+    values = {
+        (i, name): base64.b64decode(layer[name])
+        for i, layer in enumerate(layers)
+        for name in ("weight", "bias")
+        if name in layer
+    }
+    apart = [dict(layer) for layer in layers]
+    for (i, name), value in values.items():
+        apart[i][name] = len(value) // 2
+    return apart, b"".join(values.values())
+
+
+def halves(x: Tensor) -> bytes:
+    """Values in half precision.
+
+    Raises:
+        ValueError: values that it cannot hold.
+    """
+    _check_half(x)
+    return as_bytes(x.half(), "<f2")
 
 
 def _layer_state(layer: nn.Module) -> dict[str, Any]:
