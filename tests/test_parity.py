@@ -440,6 +440,17 @@ def test_hebrew_data_may_stand_in_marked_code(tmp_path: Path) -> None:
     assert problems_of(notebook, tmp_path) == []
 
 
+def test_quotations_may_be_in_the_other_language(tmp_path: Path) -> None:
+    notebook = good_notebook()
+    for cell, title in ((0, "the captions"), (1, "הכתוביות")):
+        quoted = "“שבע אדום” and “a picture of a red seven, in this language, as it is”"
+        said = quoted.replace("and", "ו") if cell else quoted
+        notebook.cells[cell].source = notebook.cells[cell].source.replace(
+            "#", f"# {title} {said}", 1
+        )
+    assert problems_of(notebook, tmp_path) == []
+
+
 WORD = "metadata.words: expected the Hebrew of"
 PATTERN_FAULTS = [
     # what is planted, what the checker says

@@ -37,7 +37,7 @@ from engine.pairs import (
     wrap,
 )
 from engine.roles import misfits
-from engine.words import IN_HEBREW, Words
+from engine.words import IN_HEBREW, QUOTED, Words
 
 MOSTLY = 0.6  # of a Hebrew text's letters
 FEW_LETTERS = 12  # a text with fewer is not judged
@@ -256,7 +256,7 @@ def _differences_within(en: Part, he: Part) -> list[str]:
 
 def _check_english(side: Side) -> list[str]:
     texts = (text for part in side.parts for text in [*part.words, *part.tex])
-    found = "".join(_HEBREW.findall(" ".join(texts)))
+    found = "".join(_HEBREW.findall(_unquoted(" ".join(texts))))
     return (
         [f"{side.where}: expected no Hebrew letters in English, got {found[:20]!r}"]
         if found
@@ -276,12 +276,18 @@ def _check_hebrew(side: Side) -> list[str]:
             f"{side.where}: expected a digit before the point of a decimal, which else"
             f" changes sides, got {bare[0]!r}"
         )
-    letters = [letter for letter in prose if letter.isalpha()]
-    share = len(_HEBREW.findall(prose)) / max(len(letters), 1)
+    own = _unquoted(prose)
+    letters = [letter for letter in own if letter.isalpha()]
+    share = len(_HEBREW.findall(own)) / max(len(letters), 1)
     if len(letters) >= FEW_LETTERS and share < MOSTLY:
         wanted = f"at least {MOSTLY:.0%} of the letters to be Hebrew"
         problems.append(f"{side.where}: expected {wanted}, got {share:.0%}")
     return problems
+
+
+def _unquoted(text: str) -> str:
+    """A text without what stands between “ and ”, which both languages quote as is."""
+    return QUOTED.sub("", text)
 
 
 def _check_code(where: str, cell: NotebookNode) -> list[str]:
