@@ -22,6 +22,7 @@ from course_utils.data.captions import (
     phrases,
     plain_words,
 )
+from course_utils.data.colours import NAMES
 from course_utils.notebook import seeded
 
 VOCABULARY, CAPTIONS = book_vocabulary(), Captions()
@@ -46,7 +47,7 @@ def digits_in(language: Language, words: list[str]) -> set[int]:
 def colours_in(language: Language, words: list[str]) -> set[int]:
     """Which colours a caption names; in Hebrew a ב, "in", may stand before them."""
     if language == "he":
-        words = [word.removeprefix("ב") for word in words]
+        words = [word.removeprefix("ב").replace("וורוד", "ורוד") for word in words]
     text = f" {' '.join(words)} "
     found = {
         colour: max(len(name) for name in names if f" {name} " in text)
@@ -379,3 +380,8 @@ def test_captions_of_bad_digits_are_refused() -> None:
             CAPTIONS.draw(digit, colour)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"generator must be a torch.Generator"):
         CAPTIONS.draw(good, good, 0)  # type: ignore[arg-type]
+
+
+def test_a_vav_is_doubled_after_a_prefix() -> None:
+    assert describe("he", 3, NAMES.index("pink")) == "הספרה שלוש בוורוד"
+    assert describe("he", 3, NAMES.index("green")) == "הספרה שלוש בירוק"

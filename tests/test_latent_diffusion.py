@@ -817,6 +817,18 @@ def test_the_pairs_of_a_rule_and_the_others_are_all_pairs(
     assert set(found[0].values()) == set(found[1].values()) == {3}
 
 
+@pytest.mark.parametrize("choices", [1, 4, 9])
+def test_pairs_are_those_that_the_tints_have(choices: int) -> None:
+    pairs = pairs_but(RULE, 2, choices)
+    assert len(pairs.digit) == 20 * choices
+    after = (pairs.colour - torch.tensor(RULE)[pairs.digit]) % 10
+    assert set(after.tolist()) == set(range(1, choices + 1))
+    both = list(zip(*(part.tolist() for part in pairs), strict=True))
+    assert len(set(both)) == 10 * choices
+    with pytest.raises(ValueError, match="choices must lie in 1 … 9, got 10"):
+        pairs_but(RULE, 2, 10)
+
+
 @pytest.mark.parametrize("make", [pairs_but, pairs_of])
 def test_other_rules_have_no_pairs(make: Callable[..., Pairs]) -> None:
     for rule, each, error, message in (

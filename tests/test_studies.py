@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from course_utils.studies import captions
 from course_utils.studies.__main__ import STUDIES, main
 from course_utils.studies.store import SECONDS, Study, StudyError, spread, told
 
@@ -170,3 +171,23 @@ def test_a_study_of_the_book(name: str) -> None:
     """Each that a chapter shows has run with the settings that stand in its module."""
     for measured in STUDIES[name].stored().values() if name in SHOWN else []:
         assert all(measured.values())
+
+
+# --- captions -------------------------------------------------------------------------
+
+
+def test_a_straight_line_at_constant_speed_is_even() -> None:
+    start, end = torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(0))
+    times = torch.linspace(0, 1, 11)[:, None, None]
+    assert captions.unevenness(start + times * (end - start)) < 1e-10
+
+
+def test_unevenness_is_that_of_the_steps_by_hand() -> None:
+    # steps of 2 and 0 on the way to 2: both are off by 1, so (1 + 1)·2/2²
+    path = torch.tensor([0.0, 2.0, 2.0]).view(3, 1, 1)
+    assert captions.unevenness(path) == pytest.approx(1.0)
+
+
+def test_shares_leave_out_what_cannot_be_read() -> None:
+    law = captions.law(torch.tensor([3, 3, -1, 9]))
+    assert law.tolist() == pytest.approx([0, 0, 0, 2 / 3, 0, 0, 0, 0, 0, 1 / 3])

@@ -253,7 +253,7 @@ def phrases(
     if colour is not None:
         names = COLOUR_WORDS[language][_place("colour", colour)]
     found = [
-        _with_article(form.format(d=d, c=names[0], f=names[1], a="a"))
+        _after_prefix(_with_article(form.format(d=d, c=names[0], f=names[1])))
         for form, d in product(forms, digits)
     ]
     return tuple(dict.fromkeys(found))
@@ -280,6 +280,11 @@ def _place(name: str, value: int) -> int:
 def _with_article(text: str) -> str:
     """ "an orange two", "an eight": before a vowel, "a" is "an"."""
     return re.sub(r"\ba (?=[aeio8])(?!one\b)", "an ", text)
+
+
+def _after_prefix(text: str) -> str:
+    """ורוד, but בוורוד: a vav at the start of a word is doubled after a prefix."""
+    return re.sub(r"\bבו(?=רוד)", "בוו", text)
 
 
 class Captions:

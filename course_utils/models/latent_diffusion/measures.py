@@ -2,7 +2,7 @@
 
 A picture is right if the judge of digits sees the digit of its caption, and the nearest
 of the ten colours is that of the caption. The judge refuses a few real digits too, and
-errs in a few: what it says of real images is the ceiling.
+errs in a few: what it says of real images is the yardstick.
 """
 
 from __future__ import annotations
@@ -34,22 +34,33 @@ class Pairs(NamedTuple):
         return [describe(language, digit, colour) for digit, colour in both]
 
 
-def pairs_but(rule: tuple[int, ...], each: int) -> Pairs:
-    """All pairs but those of a rule digit → colour, ``each`` times.
+def pairs_but(rule: tuple[int, ...], each: int, choices: int = 9) -> Pairs:
+    """The pairs of ``random_tints(never=rule, choices=choices)``, ``each`` times.
+
+    Args:
+        rule: digit → colour, ten pairs that are left out.
+        each: how often each of the others comes.
+        choices: how many colours a digit has, those that follow in the table.
 
     Raises:
-        TypeError, ValueError: no rule for the ten digits, ``each`` below 1.
+        TypeError, ValueError: no rule for the ten digits, counts out of range.
     """
-    return _repeated(torch.ones(10, 10), rule, 0.0, each)
+    if check_count("choices", choices) > 9:
+        raise ValueError(f"choices must lie in 1 … 9, got {choices}")
+    return _repeated(rule, range(1, choices + 1), each)
 
 
 def pairs_of(rule: tuple[int, ...], each: int) -> Pairs:
     """The ten pairs of a rule, ``each`` times; see :func:`pairs_but`."""
-    return _repeated(torch.zeros(10, 10), rule, 1.0, each)
+    return _repeated(rule, range(1), each)
 
 
-def _repeated(table: Tensor, rule: tuple[int, ...], value: float, each: int) -> Pairs:
-    table[range(10), check_rule(rule, len(table))] = value
+def _repeated(rule: tuple[int, ...], after: range, each: int) -> Pairs:
+    """Digits with the colours at these distances from that of the rule."""
+    table = torch.zeros(10, 10)
+    first = torch.tensor(check_rule(rule, len(table)))
+    for distance in after:
+        table[range(10), (first + distance) % 10] = 1
     digit, colour = table.nonzero().repeat(check_count("each", each), 1).unbind(1)
     return Pairs(digit, colour)
 
