@@ -18,10 +18,14 @@ from course_utils.places import find_places
 from engine import frontend
 from engine.pairs import page_blocks
 from engine.strings import hebrew, translate
+from engine.words import QUOTED
 
 DIRECTIONS = {"en": "ltr", "he": "rtl"}
 _TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
 _QUOTED = re.compile(r'<td data-measured>((?:<span class="ltr">)?“)')
+_TAG = re.compile(r"(<[^>]*>)")
+_AS_IS = re.compile(r'<(pre|code|script)\b|<(td) class="quoted"')
+_LETTERS = {"en": re.compile("[A-Za-z]"), "he": re.compile("[א-ת]")}
 _IMAGE = re.compile(r'<img\b([^>]*?)\bsrc="([^"]+)"([^>]*?)/?>')
 # The prompt says what the label says, so the label can go.
 _TOGGLE = re.compile(r'<summary aria-label="Toggle hidden content">')
@@ -116,6 +120,7 @@ def finish(app: Sphinx, body: str) -> str:
     )
     body = _TABLE.sub(lambda found: f"{box}{found.group()}</div>", body)
     body = _QUOTED.sub(r'<td class="quoted" dir="auto">\1', body)
+    body = mark_quotations(body, language)
     body = _IMAGE.sub(lambda found: _finish_image(app, found), body)
     if language == "he":
         body = _SOURCES.sub(r'\1 lang="en" dir="ltr"', body)
@@ -125,6 +130,31 @@ def finish(app: Sphinx, body: str) -> str:
         lambda found: found[1] + html.escape(_prompt(found[2], found[3], language)),
         body,
     )
+
+
+def mark_quotations(body: str, language: str) -> str:
+    """Mark what “ and ” quote from the other language: it runs in its own direction."""
+    parts = _TAG.split(body)  # text, tag, text, tag, …, text
+    ends = ""  # of what stands as it is
+    for i, part in enumerate(parts):
+        if i % 2:
+            found = _AS_IS.match(part)
+            if ends:
+                ends = "" if part == ends else ends
+            elif found:
+                ends = f"</{found[1] or found[2]}>"
+        elif not ends:
+            parts[i] = QUOTED.sub(lambda said: _marked(said.group(), language), part)
+    return "".join(parts)
+
+
+def _marked(said: str, language: str) -> str:
+    """A quotation, with its language if that is not the edition's."""
+    other = "he" if language == "en" else "en"
+    foreign = _LETTERS[other].search(said)
+    if not foreign or (language == "he" and _LETTERS["he"].search(said)):
+        return said
+    return f'<bdi class="quoted" lang="{other}">{said}</bdi>'
 
 
 def _prompt(verb: str, what: str, language: str) -> str:

@@ -14,7 +14,7 @@ import minibook
 import nbformat
 import pytest
 import yaml
-from engine import BOOK, build, claims, frontend, reader
+from engine import BOOK, build, claims, frontend, pages, reader
 from engine.direction import is_short
 from engine.katex import Renderer
 from engine.search import HebrewSearch
@@ -314,3 +314,36 @@ def test_hebrew_beside_a_formula_is_arranged_for_drawing(text: str, drawn: str) 
     from engine.figures import arranged
 
     assert arranged(text) == drawn
+
+
+@pytest.mark.parametrize(
+    ("lang", "body", "expected"),
+    [
+        (
+            "en",
+            "<p>a “red 7”, “שבע אדום”</p>",
+            '<p>a “red 7”, <bdi class="quoted" lang="he">“שבע אדום”</bdi></p>',
+        ),
+        (
+            "he",
+            "<p>אחת “a red 7”, “שבע אדום”, “שבע in red”</p>",
+            '<p>אחת <bdi class="quoted" lang="en">“a red 7”</bdi>, “שבע אדום”,'
+            " “שבע in red”</p>",
+        ),
+        (
+            "en",
+            '<img alt="“שבע”"><code>“שבע”</code><td class="quoted">“שבע”</td>',
+            '<img alt="“שבע”"><code>“שבע”</code><td class="quoted">“שבע”</td>',
+        ),
+        (
+            "en",
+            '<td class="quoted"><span>“א”</span></td><td>“ב”</td>',
+            '<td class="quoted"><span>“א”</span></td>'
+            '<td><bdi class="quoted" lang="he">“ב”</bdi></td>',
+        ),
+    ],
+)
+def test_quotations_in_the_other_language_are_marked(
+    lang: str, body: str, expected: str
+) -> None:
+    assert pages.mark_quotations(body, lang) == expected
