@@ -253,7 +253,7 @@ def phrases(
     if colour is not None:
         names = COLOUR_WORDS[language][_place("colour", colour)]
     found = [
-        _after_prefix(_with_article(form.format(d=d, c=names[0], f=names[1])))
+        after_prefix(_with_article(form.format(d=d, c=names[0], f=names[1])))
         for form, d in product(forms, digits)
     ]
     return tuple(dict.fromkeys(found))
@@ -282,8 +282,8 @@ def _with_article(text: str) -> str:
     return re.sub(r"\ba (?=[aeio8])(?!one\b)", "an ", text)
 
 
-def _after_prefix(text: str) -> str:
-    """ורוד, but בוורוד: a vav at the start of a word is doubled after a prefix."""
+def after_prefix(text: str) -> str:
+    """A text with the prefix ב as Hebrew writes it: ורוד, but בוורוד, with two vavs."""
     return re.sub(r"\bבו(?=רוד)", "בוו", text)
 
 

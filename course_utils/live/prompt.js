@@ -42,11 +42,11 @@ const WORDS = {
       other: (said) => `the caption says ${said}`,
       dark: "too dark to have one",
     },
-    way: "The way there: above, \u2066zₜ\u2069 decoded; below, decoded too, the end that the model"
-      + " expects at that moment, \u2066zₜ\u00a0+\u00a0(1\u00a0−\u00a0t)·v\u2069",
+    way: "The way there: above, \u2066zₜ\u2069 decoded; below, decoded too, where a straight line"
+      + " from there ends, \u2066zₜ\u00a0+\u00a0(1\u00a0−\u00a0t)·v\u2069",
     now: (t) => `The picture at ${t}`,
-    end: (t) => `The end expected at ${t}`,
-    noise: "A seed always gives the same noise in this panel, but not that of torch.",
+    end: (t) => `Where a straight line from ${t} ends`,
+    noise: "A seed always gives the same noise in this panel, and other noise than in the notebook.",
   },
   he: {
     about: (weights) => `מכתובית לתמונה: מודל עם ${weights} משקלים, שרץ כאן, במכשיר שלכם.`,
@@ -73,11 +73,11 @@ const WORDS = {
       other: (said) => `בכתובית: ${said}`,
       dark: "התמונה כהה מכדי שיהיה לה צבע",
     },
-    way: "הדרך לשם: למעלה \u2066zₜ\u2069 מפוענח; למטה, מפוענח גם הוא, הסוף שהמודל צופה"
-      + " באותו רגע, \u2066zₜ\u00a0+\u00a0(1\u00a0−\u00a0t)·v\u2069",
+    way: "הדרך לשם: למעלה \u2066zₜ\u2069 מפוענח; למטה, מפוענח גם הוא, סופו של קו ישר"
+      + " שיוצא משם, \u2066zₜ\u00a0+\u00a0(1\u00a0−\u00a0t)·v\u2069",
     now: (t) => `התמונה בזמן ${t}`,
-    end: (t) => `הסוף הצפוי בזמן ${t}`,
-    noise: "זרע נותן תמיד אותו רעש באיור הזה, אבל לא את הרעש של \u2066torch\u2069.",
+    end: (t) => `סופו של קו ישר מזמן ${t}`,
+    noise: "זרע נותן תמיד אותו רעש בלוח הזה, ורעש אחר מאשר במחברת.",
   },
 };
 const LANGUAGES = [["en", "English"], ["he", "עברית"]];
@@ -260,7 +260,9 @@ function openStudio(state, model, words, told, el) {
   tellLoaded(told, el);
   const caption = openCaption(state, colours, words, el, () => draw());
   const settings = openDials(words, el, () => draw());
-  const drawn = element("div", { className: "live-sides live-drawn" }, el);
+  const drawn = element("div", { className: "live-sides live-drawn" });
+  // right below the text, so that both are on the screen of a phone
+  el.querySelector(".live-compose").before(drawn);
   const first = element("div", { className: "live-final" }, drawn);
   const showPicture = pictureFrame(words.picture, first);
   const showSeen = openSeen(model, state, colours, words, first);

@@ -10,6 +10,7 @@ from course_utils.data.captions import (
     LANGUAGES,
     Language,
     Vocabulary,
+    after_prefix,
     describe,
     plain_words,
 )
@@ -183,7 +184,7 @@ def _named(vocabulary: Vocabulary) -> list[dict[str, Any]]:
         for digit, texts in enumerate(DIGIT_WORDS[one]):
             said += [(text, "digit", digit) for text in texts]
         for colour, texts in enumerate(COLOUR_WORDS[one]):
-            inside = [f"ב{text}" for text in texts] if one == "he" else []
+            inside = [after_prefix(f"ב{text}") for text in texts] if one == "he" else []
             said += [(text, "colour", colour) for text in (*texts, *inside)]
     rows = {tuple(plain_words(text)): (kind, value) for text, kind, value in said}
     known = [row for row in rows if all(word in vocabulary.place for word in row)]

@@ -56,7 +56,7 @@ def real_features(judge: Judge, data: ImageSplits, start: int = 0) -> Tensor:
 
 
 def of_shapes(judge: Judge, x: Tensor, asked: Pairs, real: Tensor) -> dict[str, float]:
-    """Fréchet distance of the shapes in x to real ones, and how far two 7s are apart.
+    """Fréchet distance of shapes to real ones; how far two of one digit are apart.
 
     Colours do not count. Rows of x are as many for each digit.
     """
@@ -79,7 +79,7 @@ def measure(
     """Train all parts, and look at what is drawn.
 
     Args:
-        seed: of the noise that pictures are drawn from.
+        seed: of the noise that pictures are drawn from; training takes torch's own.
         choices: in how many colours each digit is seen.
         languages: of the captions; both by default.
         partial: share of captions that say the digit or the colour alone.
@@ -114,7 +114,7 @@ def of_prompts(
     seed: int = 0,
     choices: int = 9,
 ) -> Measured:
-    """What pictures of seen and unseen pairs show, at each strength of guidance."""
+    """What pictures show of seen pairs, and at w = 1, 2 and 4 of unseen ones."""
     seen = pairs_but(UNSEEN, 180 // choices, choices)
     unseen, real = pairs_of(UNSEEN, 180), real_features(judge, grey)
     noise = model.noise(1800, generator=torch.Generator().manual_seed(seed))

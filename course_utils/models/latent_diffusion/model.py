@@ -105,7 +105,7 @@ class TextToImage:
     def guided(
         self, strength: float = 1.0, between: tuple[float, float] = (0.0, 1.0)
     ) -> FlowMatching:
-        """The flow with guidance w, at times ``between`` alone."""
+        """The flow with guidance w at times ``between``, and 1 at others."""
         guided = GuidedVelocity(self.flow.velocity, strength, between=between)
         return FlowMatching(guided, self.flow.shape)
 

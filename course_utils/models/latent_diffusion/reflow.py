@@ -4,8 +4,8 @@
     student: E‖u(z_t, t | c) − (z₁ − z₀)‖²,   z_t = t·z₁ + (1−t)·z₀
 
 As in flow matching, but the noise z₀ now goes with the z₁ that the teacher has carried
-it to. The pairs cross less, the field turns less, and a step can be longer. w is learnt
-with it, so that the student asks its network once a step where the teacher asks twice.
+it to. Straighter paths need fewer steps. w is learnt with it, so that the student asks
+its network once a step where the teacher asks twice.
 
 Sources: Liu et al. 2023, rectified flow (arXiv:2209.03003); Meng et al. 2023, guidance
 learnt by a student (arXiv:2210.03142).
@@ -29,7 +29,7 @@ from course_utils.networks.basic import frozen
 from course_utils.training.history import History
 from course_utils.training.loop import train
 
-Pairs = tuple[Tensor, Tensor, Tensor]  # z₀ (N, D), z₁ (N, D), captions (N, L)
+Couples = tuple[Tensor, Tensor, Tensor]  # z₀ (N, D), z₁ (N, D), captions (N, L)
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def teacher_pairs(
     steps: int = 10,
     never: tuple[int, ...] | None = None,
     generator: torch.Generator | None = None,
-) -> Pairs:
+) -> Couples:
     """Noise, where the teacher carries it, and the captions it is told.
 
     Args:
@@ -115,9 +115,9 @@ def train_straight(
     return train(student, straight_loss, _batches(pairs, batch), steps, lr=lr)
 
 
-def _batches(pairs: Pairs, size: int) -> Iterator[Pairs]:
+def _batches(couples: Couples, size: int) -> Iterator[Couples]:
     """Batches of the pairs without end."""
-    z0, z1, said = pairs
+    z0, z1, said = couples
     while True:
         for index in torch.randperm(len(z0)).split(check_count("size", size)):
             yield z0[index], z1[index], said[index]
