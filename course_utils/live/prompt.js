@@ -260,7 +260,7 @@ function openStudio(state, model, words, told, el) {
   tellLoaded(told, el);
   const caption = openCaption(state, colours, words, el, () => draw());
   const settings = openDials(words, el, () => draw());
-  const drawn = element("div", { className: "live-sides live-drawn" });
+  const drawn = element("div", { className: "live-sides live-drawn" }, el);
   // right below the text, so that both are on the screen of a phone
   el.querySelector(".live-compose").before(drawn);
   const first = element("div", { className: "live-final" }, drawn);
