@@ -9,7 +9,7 @@ from functools import partial
 
 from course_utils.artifacts import trained
 from course_utils.data.captions import Captions
-from course_utils.data.colours import random_tints
+from course_utils.data.colours import tints_but
 from course_utils.data.images import ImageSplits
 from course_utils.data.plane import PlaneData
 from course_utils.data.text import Tokens
@@ -69,7 +69,7 @@ UNSEEN = tuple((digit + 5) % 10 for digit in range(10))
 
 def captioned_digits(grey: ImageSplits) -> ImageSplits:
     """Digits in colours, but ten of the hundred pairs never occur."""
-    return random_tints(grey, never=UNSEEN)
+    return tints_but(grey, UNSEEN)
 
 
 def digits_space(data: ImageSplits) -> tuple[LatentSpace, History]:

@@ -21,7 +21,7 @@ from course_utils.data.captions import (
     describe,
     phrases,
 )
-from course_utils.data.colours import COLOURS, ColouredImages, random_tints, tint
+from course_utils.data.colours import COLOURS, ColouredImages, tint, tints_but
 from course_utils.data.images import Images, ImageSplits
 from course_utils.keys import facts
 from course_utils.metrics import path_ratio
@@ -392,7 +392,7 @@ def grey(count: int, side: int = 4) -> Images:
 
 def coloured(train: int, validation: int = 20) -> ImageSplits:
     three = grey(train), grey(validation), grey(20)
-    return random_tints(ImageSplits(*three, fingerprint="bars"), never=RULE)
+    return tints_but(ImageSplits(*three, fingerprint="bars"), RULE)
 
 
 def latents(images: Images | None = None) -> CaptionedLatents:

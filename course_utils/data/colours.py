@@ -147,50 +147,66 @@ class ColouredImages(Images):
         return grey_of(self.image)
 
 
-def random_tints(
-    grey: ImageSplits,
-    seed: int = 0,
-    never: Sequence[int] | None = None,
-    choices: int = len(COLOURS) - 1,
-) -> ImageSplits:
+def random_tints(grey: ImageSplits, seed: int = 0) -> ImageSplits:
     """The same images, each in one of the ten colours, drawn independently of it.
 
     Args:
         grey: images of one channel.
         seed: of the colours.
-        never: a rule digit → colour: images of a digit never get this one; digit and
-            colour are then not quite independent.
-        choices: how many colours a digit has then, those that follow in the table.
+
+    Returns:
+        Three sets of :class:`ColouredImages`.
+    """
+    generator = torch.Generator().manual_seed(check_count("seed", seed, least=0))
+
+    def tinted(images: Images) -> ColouredImages:
+        drawn = torch.randint(len(COLOURS), (len(images),), generator=generator)
+        return ColouredImages.of(images, drawn)
+
+    return ImageSplits(
+        tinted(grey.train),
+        tinted(grey.validation),
+        tinted(grey.test),
+        f"tints-{seed}-{grey.fingerprint}",
+        grey.complete,
+    )
+
+
+def tints_but(
+    grey: ImageSplits, rule: Sequence[int], choices: int = 9, seed: int = 0
+) -> ImageSplits:
+    """The same images in colours drawn at random, but never that of a rule.
+
+    Digit and colour are then not quite independent.
+
+    Args:
+        grey: images of one channel.
+        rule: digit → the colour that it never has.
+        choices: how many colours each digit has, those that follow in the table.
+        seed: of the colours.
 
     Returns:
         Three sets of :class:`ColouredImages`.
 
     Raises:
-        TypeError, ValueError: see :func:`check_rule`; choices out of range, or fewer
-            than nine without ``never``.
+        TypeError, ValueError: see :func:`check_rule`; counts out of range.
     """
     generator = torch.Generator().manual_seed(check_count("seed", seed, least=0))
-    rule = None if never is None else check_rule(never, grey.classes)
-    most = len(COLOURS) - 1
-    if check_count("choices", choices) > most or (rule is None and choices < most):
-        raise ValueError(
-            f"choices must be at most {most}, and less only with never, got {choices}"
-        )
+    never = check_rule(rule, grey.classes)
+    if check_count("choices", choices) >= len(COLOURS):
+        raise ValueError(f"choices must lie in 1 … {len(COLOURS) - 1}, got {choices}")
 
     def tinted(images: Images) -> ColouredImages:
-        if rule is None:
-            drawn = torch.randint(len(COLOURS), (len(images),), generator=generator)
-            return ColouredImages.of(images, drawn)
-        away = torch.randint(1, choices + 1, (len(images),), generator=generator)
-        drawn = (torch.tensor(rule)[images.label] + away) % len(COLOURS)
+        after = torch.randint(1, choices + 1, (len(images),), generator=generator)
+        drawn = (torch.tensor(never)[images.label] + after) % len(COLOURS)
         return ColouredImages.of(images, drawn)
 
-    told = "" if rule is None else f"-{choices}-after-" + ",".join(map(str, rule))
+    told = ",".join(map(str, never))
     return ImageSplits(
         tinted(grey.train),
         tinted(grey.validation),
         tinted(grey.test),
-        f"tints-{seed}{told}-{grey.fingerprint}",
+        f"tints-{seed}-{choices}-after-{told}-{grey.fingerprint}",
         grey.complete,
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from course_utils.data.captions import LANGUAGES, Captions, Language, describe
-from course_utils.data.colours import ColouredImages, grey_of, random_tints
+from course_utils.data.colours import ColouredImages, grey_of, tints_but
 from course_utils.data.images import ImageSplits
 from course_utils.data.mnist import load_mnist
 from course_utils.metrics import frechet_distance, spread_within
@@ -88,7 +88,7 @@ def measure(
         settings: of :func:`~course_utils.models.latent_diffusion.train_caption_flow`.
     """
     grey, judge = grey_digits()
-    data = random_tints(grey, never=UNSEEN, choices=choices)
+    data = tints_but(grey, UNSEEN, choices)
     vae = conv_vae(32, 0.1, 16, shape=(3, 28, 28))
     seconds = train_vae(vae, data, epochs=10, watched=500).seconds
     space = LatentSpace(vae, data.train.image)

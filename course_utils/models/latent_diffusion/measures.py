@@ -35,7 +35,7 @@ class Pairs(NamedTuple):
 
 
 def pairs_but(rule: tuple[int, ...], each: int, choices: int = 9) -> Pairs:
-    """The pairs of ``random_tints(never=rule, choices=choices)``, ``each`` times.
+    """The pairs of ``tints_but(…, rule, choices)``, ``each`` times.
 
     Args:
         rule: digit → colour, ten pairs that are left out.
