@@ -5,12 +5,13 @@ Each is trained at most once on a machine, and then comes from the cache.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 from course_utils.artifacts import trained
 from course_utils.data.captions import Captions
 from course_utils.data.colours import tints_but
 from course_utils.data.images import ImageSplits
+from course_utils.data.mnist import load_mnist
 from course_utils.data.plane import PlaneData
 from course_utils.data.text import Tokens
 from course_utils.models.classifier import Classifier, train_classifier
@@ -67,17 +68,26 @@ def book_gpt(data: Tokens) -> tuple[GPT, History]:
 UNSEEN = tuple((digit + 5) % 10 for digit in range(10))
 
 
+@cache
+def grey_digits() -> tuple[ImageSplits, Judge]:
+    """MNIST, and the judge of its digits, for studies that train many models."""
+    data = load_mnist()
+    return data, digit_judge(data)
+
+
 def captioned_digits(grey: ImageSplits) -> ImageSplits:
     """Digits in colours, but ten of the hundred pairs never occur."""
     return tints_but(grey, UNSEEN)
 
 
+# the VAE that latents of coloured digits come from: 32 numbers each, small σ
+caption_vae = partial(conv_vae, 32, 0.1, 16, shape=(3, 28, 28))
+train_caption_vae = partial(train_vae, epochs=10, watched=500)
+
+
 def digits_space(data: ImageSplits) -> tuple[LatentSpace, History]:
-    """The latents of coloured digits, 32 numbers each, from a VAE of small σ."""
-    build = partial(conv_vae, 32, 0.1, 16, shape=(3, 28, 28))
-    vae, history = trained(
-        "coloured-vae", build, train_vae, data=data, epochs=10, watched=500
-    )
+    """The latents of coloured digits, from that VAE."""
+    vae, history = trained("coloured-vae", caption_vae, train_caption_vae, data=data)
     return LatentSpace(vae, data.train.image), history
 
 

@@ -20,7 +20,7 @@ from browsing import PATIENCE
 from playwright.sync_api import Browser, Locator, Page, expect
 from test_live import WIDGET, javascript
 from test_live_images import HEBREW, opened
-from test_live_language import write_page
+from test_live_language import load_by_the_button, write_page
 from torch import Tensor, nn
 
 from course_utils.data.captions import (
@@ -480,21 +480,7 @@ def test_a_reader_loads_it(browser: Browser, lang: Language, tmp_path: Path) -> 
     expect.set_options(timeout=PATIENCE)
     made = panel()
     with opened(browser, made, tmp_path, lang, written) as page:
-        button = page.locator(".live-gate button")
-        assert f"{len(made.weights) / 1e6:.1f} MB" in button.inner_text()
-        assert page.evaluate("asked") == 0, "it loads unasked"
-        page.evaluate("window.broken = true")
-        button.click()
-        expect(button).to_be_enabled()
-        failed = page.locator(".live-gate output").inner_text()
-        assert bool(HEBREW.search(failed)) == (lang == "he")
-        page.evaluate("window.broken = false")
-        page.keyboard.press("Enter")  # the button has the focus
-        settled(page)
-        assert page.evaluate("asked") == 2
-        told = page.locator(".live-told")
-        assert len(re.findall(r"\d\.\d\d ", told.inner_text())) == 2
-        expect(told).to_be_focused()
+        load_by_the_button(page, made, lang, settled, times=2)
 
         box = page.locator(".live-caption input")
         assert box.get_attribute("dir") == "auto"

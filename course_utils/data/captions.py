@@ -16,12 +16,14 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence, Set
 from difflib import get_close_matches
+from functools import cache
 from itertools import product
 from math import prod
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from course_utils.checks import check_count, check_labels, check_number, check_option
 from course_utils.data.colours import NAMES
@@ -70,8 +72,8 @@ COLOUR_WORDS: dict[Language, tuple[tuple[str, str], ...]] = {
         ("לבן", "לבנה"),
     ),
 }
-# {d}: a digit; {c}, {f}: a colour, masculine and feminine; {a}: a or an. The first
-# that says both is the one that `describe` says.
+# {d}: a digit; {c}, {f}: a colour, masculine and feminine. The first that says both is
+# the one that `describe` says.
 FORMS: dict[Language, tuple[str, ...]] = {
     "en": (
         *("a {c} {d}", "{c} {d}", "{d} in {c}", "a {d} in {c}", "a {d}, {c}"),
@@ -315,15 +317,12 @@ class Captions:
         if not self.languages or len(set(self.languages)) < len(self.languages):
             raise ValueError(f"there must be languages, each once, got {languages!r}")
         self.vocabulary = book_vocabulary()
-        asked = {
-            key: [text for one in self.languages for text in self._even(one, *key)]
+        asked = [
+            torch.cat([self._even(one, *key) for one in self.languages])
             for key in _KEYS
-        }
-        longest = max(map(len, asked.values()))
-        table = torch.full((len(_KEYS), longest, self.vocabulary.length), PAD)
-        for row, texts in zip(table, asked.values(), strict=True):
-            row[: len(texts)] = self.vocabulary.encode(texts)
-        self.table, self.count = table, torch.tensor([*map(len, asked.values())])
+        ]
+        self.table = pad_sequence(asked, batch_first=True, padding_value=PAD)
+        self.count = torch.tensor([*map(len, asked)])
 
     @property
     def fingerprint(self) -> str:
@@ -333,15 +332,15 @@ class Captions:
 
     def _even(
         self, language: Language, digit: int | None, colour: int | None
-    ) -> list[str]:
+    ) -> Tensor:
         """The phrases, so often that each language has as many: the others' product."""
-        mine = phrases(language, digit, colour)
+        mine = self.vocabulary.encode(phrases(language, digit, colour))
         others = [
             len(phrases(other, digit, colour))
             for other in self.languages
             if other != language
         ]
-        return list(mine) * prod(others)
+        return mine.repeat(prod(others), 1)
 
     def draw(
         self,
@@ -372,6 +371,7 @@ _SAID: tuple[int | None, ...] = (None, *range(len(NAMES)))
 _KEYS = [(d, c) for d in _SAID for c in _SAID if (d, c) != (None, None)]
 
 
+@cache
 def book_vocabulary() -> Vocabulary:
     """All words of all captions, in both languages."""
     texts = [

@@ -92,18 +92,18 @@ const place = (index) => index + 1; // among options of which the first is "any"
 // --- what the reader chooses ---------------------------------------------------------------------
 
 /**
- * The caption, typed or chosen; `changed()` hears of a new one. Returns `read()`, its { words,
+ * The caption, typed `above` or chosen `below`; `changed()` hears of a new one. Returns `read()`, its { words,
  * places, missing, said }, and `tell(trouble)`, which says what there is to say about it.
  */
-function openCaption({ vocabulary, captions, named }, colours, words, parent, changed) {
+function openCaption({ vocabulary, captions, named }, colours, words, [above, below], changed) {
   const readWords = makeReader(vocabulary);
-  const label = element("label", { className: "live-caption" }, parent);
+  const label = element("label", { className: "live-caption" }, above);
   element("span", { textContent: words.caption }, label);
   const settings = { type: "text", dir: "auto", maxLength: LENGTH, spellcheck: false };
   const box = element("input", { ...settings, autocomplete: "off" }, label);
   box.setAttribute("autocapitalize", "off");
-  const told = element("output", { className: "live-trouble" }, parent);
-  const compose = element("div", { className: "live-compose" }, parent);
+  const told = element("output", { className: "live-trouble" }, above);
+  const compose = element("div", { className: "live-compose" }, below);
 
   let language = inLanguage({ en: "en", he: "he" });
   let said = AT_START; // what the chosen caption says
@@ -258,11 +258,10 @@ function openStudio(state, model, words, told, el) {
   let job = 0;
 
   tellLoaded(told, el);
-  const caption = openCaption(state, colours, words, el, () => draw());
+  const above = element("div", {}, el);
+  const drawn = element("div", { className: "live-sides live-drawn" }, el); // one screen with the text
+  const caption = openCaption(state, colours, words, [above, el], () => draw());
   const settings = openDials(words, el, () => draw());
-  const drawn = element("div", { className: "live-sides live-drawn" }, el);
-  // right below the text, so that both are on the screen of a phone
-  el.querySelector(".live-compose").before(drawn);
   const first = element("div", { className: "live-final" }, drawn);
   const showPicture = pictureFrame(words.picture, first);
   const showSeen = openSeen(model, state, colours, words, first);

@@ -213,5 +213,5 @@ export function* walk({ velocity }, noise, known, strength, steps) {
   yield { t: 1, z };
 }
 
-/** Where a straight line would end, z + (1 − t)·v: what the model expects at time t. */
+/** Where a straight line from time t would end, z + (1 − t)·v. */
 export const expectedEnd = ({ t, z, v }) => (v ? z.map((value, i) => value + (1 - t) * v[i]) : z);

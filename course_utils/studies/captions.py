@@ -7,7 +7,6 @@ were among the captions of the training, and ten pairs that never were.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, cast
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor
 from course_utils.data.captions import LANGUAGES, Captions, Language, describe
 from course_utils.data.colours import ColouredImages, grey_of, tints_but
 from course_utils.data.images import ImageSplits
-from course_utils.data.mnist import load_mnist
 from course_utils.metrics import frechet_distance, spread_within
 from course_utils.models.judge import Judge
 from course_utils.models.latent_diffusion.measures import (
@@ -30,8 +28,12 @@ from course_utils.models.latent_diffusion.model import TextToImage, caption_flow
 from course_utils.models.latent_diffusion.reflow import train_straight
 from course_utils.models.latent_diffusion.space import LatentSpace
 from course_utils.models.latent_diffusion.training import train_caption_flow
-from course_utils.models.vae.model import conv_vae, train_vae
-from course_utils.recipes import UNSEEN, digit_judge
+from course_utils.recipes import (
+    UNSEEN,
+    caption_vae,
+    grey_digits,
+    train_caption_vae,
+)
 from course_utils.studies.store import SECONDS, Measured, Study
 
 STRENGTHS = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -40,13 +42,6 @@ LATE = (0.2, 0.8)  # guidance in an interval
 # known words, but no caption: what is left of a wish, and two that are nearly captions
 SAY_NOTHING = ("the picture in the", "a digit", "something")
 PER_CLASS = 180  # real digits of each class, beside which pictures are held
-
-
-@cache
-def grey_digits() -> tuple[ImageSplits, Judge]:
-    """MNIST, and the judge of its digits."""
-    data = load_mnist()
-    return data, digit_judge(data)
 
 
 def real_features(judge: Judge, data: ImageSplits, start: int = 0) -> Tensor:
@@ -89,8 +84,8 @@ def measure(
     """
     grey, judge = grey_digits()
     data = tints_but(grey, UNSEEN, choices)
-    vae = conv_vae(32, 0.1, 16, shape=(3, 28, 28))
-    seconds = train_vae(vae, data, epochs=10, watched=500).seconds
+    vae = caption_vae()
+    seconds = train_caption_vae(vae, data).seconds
     space = LatentSpace(vae, data.train.image)
     space.std /= shrink
     flow, captions = caption_flow(), Captions(languages or LANGUAGES, partial)

@@ -8,7 +8,7 @@ sets; the test images served for these measurements alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor
 from course_utils.checks import check_option
 from course_utils.data.colours import COLOURS, ColouredImages, TwoDomains, grey_of
 from course_utils.data.images import Images, ImageSplits
-from course_utils.data.mnist import load_mnist
 from course_utils.models.judge import REFUSED, Judge
 from course_utils.models.translation import (
     ColourDiscriminator,
@@ -31,7 +30,7 @@ from course_utils.models.translation import (
     translations,
     whole_image_generator,
 )
-from course_utils.recipes import digit_judge
+from course_utils.recipes import grey_digits
 from course_utils.studies.store import SECONDS, Measured, Study
 
 RULE_A = tuple(range(10))
@@ -46,13 +45,6 @@ DISCRIMINATORS = {"joint": Discriminator, "colour": ColourDiscriminator}
 
 
 # --- data -----------------------------------------------------------------------------
-
-
-@cache
-def grey_digits() -> tuple[ImageSplits, Judge]:
-    """MNIST, and the judge of its digits."""
-    data = load_mnist()
-    return data, digit_judge(data)
 
 
 def uneven(images: Images) -> Images:

@@ -12,6 +12,7 @@ text encoder is part of v and is trained with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -165,23 +166,21 @@ class TextToImage:
         *,
         count: int | None = None,
         generator: torch.Generator | None = None,
-        strength: float = 2.0,
-        steps: int = 10,
-        between: tuple[float, float] = (0.0, 1.0),
-        solver: Solver | None = None,
+        **settings: Any,
     ) -> Tensor:
-        """Pictures (B, C, H, W) in [0, 1]; see :meth:`path`.
+        """Pictures (B, C, H, W) in [0, 1], at the ends of the paths.
 
         Args:
-            prompts, strength, steps, between, solver: see there.
+            prompts: as for :meth:`path`.
             noise: z₀; drawn if it is not given.
             count: how many pictures, where there are neither prompts nor noise to be
                 counted.
             generator: source of the noise.
+            settings: what else :meth:`path` takes.
 
         Raises:
-            TypeError, ValueError: see there; neither prompts nor a count; a count at
-                odds with them or with the noise.
+            TypeError, ValueError: as for :meth:`path`; neither prompts nor a count; a
+                count at odds with them or with the noise.
         """
         known = self.read(prompts)
         given = noise if known is None else known
@@ -198,12 +197,4 @@ class TextToImage:
             raise ValueError(f"count must be {size}, as is given, got {count}")
         if noise is None:
             noise = self.noise(size, generator=generator)
-        path = self.path(
-            known,
-            noise,
-            strength=strength,
-            steps=steps,
-            between=between,
-            solver=solver,
-        )
-        return self.space.decode(path[-1])
+        return self.space.decode(self.path(known, noise, **settings)[-1])
